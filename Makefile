@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help venv test-venv demo check test test-browser test-system bench soak fuzz dist clean
+
+help:
+	@echo "make demo | test | check | venv | test-browser | test-system | bench | soak | fuzz | dist"
+
+# The stamps hold what was installed: a changed setup.py installs anew.
+$(VENV)/.run-stamp: setup.py bin/orion
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[console]'
+	$(BIN)/python -m compileall -q orionagent
+	@touch $@
+
+$(VENV)/.test-stamp: $(VENV)/.run-stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[console,test]'
+	@touch $@
+
+venv: $(VENV)/.run-stamp
+test-venv: $(VENV)/.test-stamp
+
+demo: venv
+	@$(BIN)/orion demo
+
+check: test-venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: test-venv
+	$(BIN)/pytest -m 'not browser and not system and not soak'
+
+test-browser: test-venv
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq --no-install-recommends chromium)
+	$(BIN)/pytest -m browser
+
+test-system: test-venv
+	$(BIN)/pytest -m system
+
+soak: test-venv
+	$(BIN)/pytest -m soak -s
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,1 @@
+"""The local backend: a store, an HTTP API and a page."""

@@ -1,0 +1,1 @@
+"""Talk between the orion command and the daemon."""

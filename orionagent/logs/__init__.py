@@ -1,0 +1,1 @@
+"""The way of a log entry from memory over the disk to the backend."""
