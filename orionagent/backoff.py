@@ -14,7 +14,7 @@ def restart_delay_ms(base_ms: int, crashes: int, draw: float) -> float:
     `base_ms * 2^(crashes-1)`, at most 60 s, shortened by up to a tenth so that scripts that crashed
     together do not come back together. Never negative; 0 when `base_ms` is 0.
     """
-    doubled = base_ms * 2 ** min(max(crashes, 1) - 1, 32)
+    doubled: int = base_ms << min(max(crashes, 1) - 1, 32)
     return min(doubled, RESTART_CAP_MS) * (1.0 - JITTER * draw)
 
 

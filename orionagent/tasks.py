@@ -5,12 +5,15 @@ Knows nothing of what the greenlets do.
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import gevent
 from gevent.event import AsyncResult
 
 log = logging.getLogger(__name__)
+
+
+Task: TypeAlias = "gevent.Greenlet[..., Any]"
 
 
 class TaskFailed(Exception):
@@ -30,8 +33,8 @@ class TaskGroup:
 
     def __init__(self, name: str, on_failure: Callable[[TaskFailed], None] | None = None) -> None:
         self.name = name
-        self._members: dict[gevent.Greenlet, str] = {}
-        self._failure: AsyncResult = AsyncResult()
+        self._members: dict[Task, str] = {}
+        self._failure: AsyncResult[TaskFailed] = AsyncResult()
         self._on_failure = on_failure
 
     def __repr__(self) -> str:
@@ -40,7 +43,7 @@ class TaskGroup:
     def __len__(self) -> int:
         return len(self._members)
 
-    def spawn(self, name: str, function: Callable[..., Any], *args: Any) -> gevent.Greenlet:
+    def spawn(self, name: str, function: Callable[..., Any], *args: Any) -> Task:
         """Start `function(*args)` in a greenlet called `name`; return at once."""
         greenlet = gevent.Greenlet(function, *args)
         greenlet.name = name
@@ -49,7 +52,7 @@ class TaskGroup:
         greenlet.start()
         return greenlet
 
-    def _ended(self, greenlet: gevent.Greenlet) -> None:
+    def _ended(self, greenlet: Task) -> None:
         name = self._members.pop(greenlet, None)
         if name is None or greenlet.successful() or isinstance(greenlet.value, gevent.GreenletExit):
             return
@@ -64,10 +67,9 @@ class TaskGroup:
     def wait_failed(self, timeout_s: float | None = None) -> TaskFailed | None:
         """Block until a member has died of an error and return that, or None when the time is up."""
         try:
-            failure: TaskFailed = self._failure.get(timeout=timeout_s)
+            return self._failure.get(timeout=timeout_s)
         except gevent.Timeout:
             return None
-        return failure
 
     def stop(self, timeout_s: float = 5.0) -> list[str]:
         """Kill all members and wait for their end; return the names of those still alive at the deadline."""

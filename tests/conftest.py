@@ -49,7 +49,7 @@ def leaves_nothing_behind() -> Iterator[None]:
     """Fail a test that leaves a child process or an open descriptor behind."""
     children, descriptors = child_pids(), open_descriptors()
     yield
-    with gevent.Timeout(5.0, False):
+    with gevent.Timeout(5.0, False):  # type: ignore[arg-type]
         while True:
             new_children = child_pids() - children
             new_descriptors = {

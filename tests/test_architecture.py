@@ -14,14 +14,14 @@ PURE = ("backoff", "wire")
 IMPURE_IMPORTS = {"gevent", "os", "select", "socket", "subprocess", "threading", "time"}
 
 
+def read_cell(cell: str) -> set[str]:
+    return {word.strip() for word in cell.replace("`", "").split(",") if word.strip()}
+
+
 def read_table() -> dict[str, tuple[set[str], set[str]]]:
     """Return module -> (own modules it may import, third-party packages it may import), in table order."""
     text = (REPOSITORY / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    return {
-        row["module"]: ({w for w in row["floors"].replace("`", "").split(", ") if w.strip()},
-                        {w for w in row["third"].replace("`", "").split(", ") if w.strip()})
-        for row in ROW.finditer(text)
-    }  # fmt: skip
+    return {row["module"]: (read_cell(row["floors"]), read_cell(row["third"])) for row in ROW.finditer(text)}
 
 
 def module_name(path: Path) -> str:
