@@ -191,8 +191,11 @@ class RemoteCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend may say to a heartbeat; every part may be missing."""
+    """What a backend may say to a heartbeat; every part may be missing.
 
-    commands: Sequence[RemoteCommand] = ()
+    `commands` None means that it did not say (204), so they are asked for by `GET /agent/commands`.
+    """
+
+    commands: Sequence[RemoteCommand] | None = None
     serverTime: str | None = None
     heartbeatInterval: int | None = None
