@@ -37,6 +37,7 @@ test-browser: test-venv
 	$(BIN)/pytest -m browser
 
 test-system: test-venv
+	@test -x /usr/lib/systemd/systemd || (apt-get update -qq && apt-get install -qq --no-install-recommends systemd)
 	$(BIN)/pytest -m system
 
 soak: test-venv
