@@ -83,9 +83,7 @@ def test_stored_descriptors_arrive_alive_under_their_name(manager: Manager, noti
     os.close(descriptors[0])
 
 
-def test_more_descriptors_than_one_message_holds_travel_in_several(
-    manager: Manager, notifier: Notifier
-) -> None:
+def test_more_descriptors_than_one_message_holds_travel_in_several(manager: Manager, notifier: Notifier) -> None:
     null = os.open("/dev/null", os.O_RDONLY)
     wanted = systemd.MAX_DESCRIPTORS_PER_MESSAGE + 5
     assert notifier.store("many", [null] * wanted)
@@ -105,9 +103,7 @@ def test_a_name_that_systemd_rejects_is_refused_here(notifier: Notifier, name: s
         notifier.store(name, [0])
 
 
-def test_a_barrier_returns_once_its_descriptor_is_closed_by_the_manager(
-    manager: Manager, notifier: Notifier
-) -> None:
+def test_a_barrier_returns_once_its_descriptor_is_closed_by_the_manager(manager: Manager, notifier: Notifier) -> None:
     def serve() -> None:
         fields, descriptors = manager.receive()
         assert fields == ["BARRIER=1"]

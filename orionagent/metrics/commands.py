@@ -82,9 +82,7 @@ class RemoteCommands:
             try:
                 backend.ack_command(command.id, ok)
             except OrionError as error:
-                log.warning(
-                    "cannot acknowledge remote command %d: %s; it will be offered again", command.id, error
-                )
+                log.warning("cannot acknowledge remote command %d: %s; it will be offered again", command.id, error)
 
     def _do(self, command: RemoteCommand) -> bool:
         what = f"{command.type!r} of {command.source or 'every script'}"

@@ -143,9 +143,7 @@ class Sampler:
             if contained is None:
                 return None
             total, used = min(limits.memory_bytes or total, total), contained
-        return Memory(
-            usedMb=round(used / MIB, 1), totalMb=round(total / MIB, 1), percent=round(100 * used / total, 2)
-        )
+        return Memory(usedMb=round(used / MIB, 1), totalMb=round(total / MIB, 1), percent=round(100 * used / total, 2))
 
     def _number(self, path: str) -> float | None:
         """Return the first number in a file of one line."""

@@ -15,12 +15,8 @@ from orionagent.metrics.mounts import Filesystem
 BLOCK = 4096
 
 
-def size(
-    total_gb: float, free_gb: float, usable_gb: float | None = None, files: int = 0
-) -> os.statvfs_result:
-    blocks = [
-        int(gb * GIB / BLOCK) for gb in (total_gb, free_gb, free_gb if usable_gb is None else usable_gb)
-    ]
+def size(total_gb: float, free_gb: float, usable_gb: float | None = None, files: int = 0) -> os.statvfs_result:
+    blocks = [int(gb * GIB / BLOCK) for gb in (total_gb, free_gb, free_gb if usable_gb is None else usable_gb)]
     return os.statvfs_result((BLOCK, BLOCK, *blocks, files, files, files, 0, 255))
 
 

@@ -182,9 +182,7 @@ def test_without_a_backend_nothing_is_sent_until_there_is_one(rig: Rig) -> None:
     while rig.heartbeat.last_sample is None:
         gevent.sleep(0.001)
     assert rig.backend.bodies.empty()
-    rig.heartbeat.reconfigure(
-        backend=rig.backend, hostname="renamed", interval_ms=3_600_000, remote_commands=True
-    )
+    rig.heartbeat.reconfigure(backend=rig.backend, hostname="renamed", interval_ms=3_600_000, remote_commands=True)
     assert rig.backend.next_body()["hostname"] == "renamed"
 
 

@@ -38,9 +38,7 @@ def test_a_plain_server_has_its_partitions_and_nothing_of_the_kernel() -> None:
 
 
 def test_bind_mounts_and_second_mounts_of_a_device_count_once() -> None:
-    text = table(
-        ("8:1", "/home/x", "/a", "ext4", "/dev/sda1"), ROOT, ("8:1", "/", "/mnt", "ext4", "/dev/sda1")
-    )
+    text = table(("8:1", "/home/x", "/a", "ext4", "/dev/sda1"), ROOT, ("8:1", "/", "/mnt", "ext4", "/dev/sda1"))
     assert paths(text) == ["/"]
 
 
@@ -75,9 +73,7 @@ def test_images_memory_and_networks_are_left_out() -> None:
 
 
 def test_a_containers_overlay_root_counts() -> None:
-    text = table(
-        ("0:60", "/", "/", "overlay", "overlay"), ("8:1", "/d/hosts", "/etc/hosts", "ext4", "/dev/sda1")
-    )
+    text = table(("0:60", "/", "/", "overlay", "overlay"), ("8:1", "/d/hosts", "/etc/hosts", "ext4", "/dev/sda1"))
     assert paths(text) == ["/", "/etc/hosts"]  # the size tells that the second is the first: see disk
 
 
