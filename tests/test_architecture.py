@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "orionagent"
 ROW = re.compile(r"^\| `(?P<module>[a-z_/]+)` \|[^|]+\|(?P<floors>[^|]*)\|(?P<third>[^|]*)\|$", re.MULTILINE)
-PURE = ("backoff", "metrics/mounts", "metrics/rates", "wire")
+PURE = ("backoff", "metrics/mounts", "metrics/rates", "wire", "render", "text")
 IMPURE_IMPORTS = {"gevent", "os", "select", "socket", "subprocess", "threading", "time"}
 
 

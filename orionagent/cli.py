@@ -1,0 +1,318 @@
+"""Owns the commands of `orion`: one function each, their words on success and failure, the exit codes.
+
+Must not know how the daemon does anything; imports what a command needs only when it is called, so that the
+client commands start without gevent, requests, psutil and msgspec.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orionagent import __version__, render, usage
+from orionagent.errors import NotRunning, OrionError
+from orionagent.fastpath import terminal, write_all
+from orionagent.fields import RING_LINES, parse_assignments, parse_lines, parse_metadata, script_fields
+from orionagent.ipc import client
+from orionagent.paths import Paths
+from orionagent.text import ESCAPES, escape
+
+DONE, FAILED, USAGE, NOT_RUNNING, NOT_PERMITTED = range(5)
+EXIT_CODES = {"not-running": NOT_RUNNING, "not-permitted": NOT_PERMITTED, "bad-request": USAGE}
+INTERRUPTED = 130
+WATCH_INTERVAL_S = 2.0
+UNSAFE_IN_JSON = {code: f"\\u{code:04x}" for code in ESCAPES if code >= 0x20}
+
+
+class Request:
+    """One command on its way: docopt's mapping, where the daemon is, what standard output can show."""
+
+    def __init__(self, options: dict[str, Any], paths: Paths) -> None:
+        self.options = options
+        self.paths = paths
+        self.wants_json = bool(options["--json"])
+        self.color, self.columns = terminal()
+
+    def call(self, cmd: str, **params: Any) -> Any:
+        """Ask the daemon; blocks until it has answered. Raises OrionError."""
+        return client.call(self.paths.socket, cmd, **params)
+
+    def show(self, data: object, text: str) -> int:
+        """Print `data` as one JSON line where that is wanted, else `text`."""
+        write_all(1, json_line(data) if self.wants_json else text)
+        return DONE
+
+
+def json_line(data: object) -> str:
+    """Return one line of JSON that is safe to show on a terminal."""
+    import json  # noqa: PLC0415
+
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(UNSAFE_IN_JSON) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that the words behind `orion` name; return the exit code."""
+    wants_json = "--json" in usage.settle_log(arguments)
+    try:
+        if usage.wants_help(arguments):
+            write_all(1, usage.help_text())
+            return DONE
+        if list(arguments) == ["--version"]:
+            arguments = ["version"]
+        options = usage.parse(arguments)
+        request = Request(options, Paths.from_environment())
+        return find_command(options)(request)
+    except usage.UsageError as error:
+        return report(str(error), "usage", USAGE, wants_json)
+    except NotRunning as error:
+        return report(not_running(error), error.code, NOT_RUNNING, wants_json)
+    except OrionError as error:
+        return report(error.message, error.code, EXIT_CODES.get(error.code, FAILED), wants_json)
+    except BrokenPipeError:
+        return DONE  # the reader has seen enough
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def report(message: str, code: str, status: int, wants_json: bool) -> int:
+    """Say what went wrong on standard error (and as JSON on standard output); return `status`."""
+    if wants_json:
+        write_all(1, json_line({"error": message, "code": code}))
+    color = os.isatty(2) and not os.environ.get("NO_COLOR")
+    write_all(2, render.render_error(message, color=color))
+    return status
+
+
+def not_running(error: NotRunning) -> str:
+    """Return the line about a daemon that does not answer: why, and how to start it."""
+    root = os.environ.get("ORION_ROOT")
+    how = f"ORION_ROOT={root} orion daemon --foreground" if root else "sudo systemctl start orion-agent"
+    return f"{error.message.split(';')[0]}; start the daemon with: {how}"
+
+
+def find_command(options: dict[str, Any]) -> Callable[[Request], int]:
+    """Return the function for the command word that docopt found."""
+    for path, function in COMMANDS:
+        if all(options[word] for word in path.split()):
+            return function
+    raise AssertionError(options)
+
+
+def status(request: Request) -> int:
+    """`orion status`."""
+    if not request.options["--watch"]:
+        return show_status(request)
+    try:
+        while True:
+            try:
+                show_status(request, clear=not request.wants_json and os.isatty(1))
+            except NotRunning as error:
+                report(not_running(error), error.code, NOT_RUNNING, request.wants_json)
+            time.sleep(WATCH_INTERVAL_S)
+    except KeyboardInterrupt:
+        return DONE
+
+
+def show_status(request: Request, *, clear: bool = False) -> int:
+    """Print the daemon's own rendering, or its data."""
+    if request.wants_json:
+        return request.show(request.call("status"), "")
+    data = request.call("status", render=True, color=request.color, columns=request.columns)
+    text = data.get("text")
+    if not isinstance(text, str):
+        text = render.render_status(data, color=request.color, columns=request.columns)
+    write_all(1, ("\x1b[H\x1b[2J" if clear else "") + text)
+    return DONE
+
+
+def log(request: Request) -> int:
+    """`orion log`."""
+    options = request.options
+    message = options["<message>"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    params: dict[str, Any] = {"level": options["<level>"], "message": message}
+    if options["--from"] is not None:
+        params["source"] = options["--from"]
+    if options["--tag"]:
+        params["tags"] = options["--tag"]
+    if options["--meta"] is not None:
+        params["metadata"] = parse_metadata(options["--meta"])
+    return request.show(request.call("log", **params), "")
+
+
+def logs(request: Request) -> int:
+    """`orion logs`."""
+    options, follow = request.options, request.options["--follow"]
+    wanted = parse_lines(options["--lines"])
+    accepted = usage.LEVELS[usage.LEVELS.index(options["--level"]) :] if options["--level"] else usage.LEVELS
+    params: dict[str, Any] = {"lines": wanted if options["--level"] is None else RING_LINES}
+    if options["<name>"]:
+        params["name"] = options["<name>"][0]
+    if follow:
+        return follow_logs(request, params, accepted)
+    entries = [entry for entry in request.call("logs:tail", **params)["entries"] if entry["level"] in accepted]
+    entries = entries[len(entries) - wanted :] if len(entries) > wanted else entries
+    if request.wants_json:
+        write_all(1, "".join(map(json_line, entries)))
+    else:
+        write_all(1, render.render_entries(entries, color=request.color))
+    return DONE
+
+
+def follow_logs(request: Request, params: dict[str, Any], accepted: Sequence[str]) -> int:
+    """Print entries as they come until Ctrl-C or the daemon's end."""
+    try:
+        for reply in client.stream(request.paths.socket, "logs:tail", follow=True, **params):
+            entry = reply["entry"]
+            if entry["level"] in accepted:
+                request.show(entry, render.render_entries([entry], color=request.color))
+    except KeyboardInterrupt:
+        return DONE
+    raise NotRunning("cannot follow the logs any further: the daemon has closed the connection")
+
+
+def script_list(request: Request) -> int:
+    """`orion script list`."""
+    rows = all_scripts(request)
+    return request.show(rows, render.render_scripts(rows, color=request.color, columns=request.columns))
+
+
+def all_scripts(request: Request) -> list[dict[str, Any]]:
+    """Return the row of every script."""
+    data = request.call("script:list")
+    rows: list[dict[str, Any]] = data["scripts"] if isinstance(data, dict) else data
+    return rows
+
+
+def script_show(request: Request) -> int:
+    """`orion script show`."""
+    data = request.call("script:show", name=request.options["<name>"][0])
+    return request.show(data, render.render_script(data, color=request.color, columns=request.columns))
+
+
+def script_turn(request: Request) -> int:
+    """`orion script start`, `stop` and `restart`: every name is tried, the first failure is the exit code."""
+    verb = next(word for word in ("start", "stop", "restart") if request.options[word])
+    names = request.options["<name>"]
+    if request.options["--all"]:
+        names = [row["name"] for row in all_scripts(request)]
+    outcome = DONE
+    for name in dict.fromkeys(names):
+        try:
+            row = request.call(f"script:{verb}", name=name)
+        except NotRunning:
+            raise
+        except OrionError as error:
+            code = report(error.message, error.code, EXIT_CODES.get(error.code, FAILED), request.wants_json)
+            outcome = outcome or code
+        else:
+            request.show(row, render.render_outcome(row))
+    return outcome
+
+
+def script_add(request: Request) -> int:
+    """`orion script add`."""
+    row = request.call("script:add", **script_fields(request.options, os.getcwd))
+    return request.show(row, render.render_outcome(row))
+
+
+def script_set(request: Request) -> int:
+    """`orion script set`."""
+    fields = parse_assignments(request.options["<field=value>"], os.getcwd)
+    row = request.call("script:update", name=request.options["<name>"][0], fields=fields)
+    return request.show(row, render.render_outcome(row))
+
+
+def script_remove(request: Request) -> int:
+    """`orion script remove`."""
+    data = request.call("script:remove", name=request.options["<name>"][0])
+    return request.show(data, f"{escape(str(data['name']))}: removed\n")
+
+
+def buffer_flush(request: Request) -> int:
+    """`orion buffer flush`."""
+    data = request.call("buffer:flush")
+    return request.show(data, render.render_flush(data))
+
+
+def ping(request: Request) -> int:
+    """`orion ping`."""
+    data = request.call("ping")
+    return request.show(data, f"pong (orion-agent {data['version']})\n")
+
+
+def reload(request: Request) -> int:
+    """`orion reload`."""
+    data = request.call("reload")
+    return request.show(data, render.render_reload(data))
+
+
+def version(request: Request) -> int:
+    """`orion version`: of this command, and of the daemon where that is another one."""
+    try:
+        daemon = request.call("version")
+    except NotRunning:
+        daemon = None
+    text = f"orion-agent {__version__}\n"
+    if daemon is not None and daemon.get("version") != __version__:
+        text += f"the running daemon is {daemon.get('version')}; restart it to use this version\n"
+    return request.show({"version": __version__, "daemon": daemon}, text)
+
+
+def daemon(request: Request) -> int:
+    """`orion daemon`: returns when the agent has ended."""
+    from importlib import import_module  # noqa: PLC0415
+
+    run = import_module("orionagent.agent").run
+    return run(request.paths, bool(request.options["--foreground"])) or DONE
+
+
+def console(request: Request) -> int:
+    """`orion console`: returns when the local backend has ended."""
+    from importlib import import_module  # noqa: PLC0415
+
+    try:
+        serve = import_module("orionagent.console.web").serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("orionagent"):
+            raise
+        raise OrionError(
+            f"cannot start the console: {error.name} is not installed; do pip install 'orion-agent[console]'"
+        ) from None
+    listen = request.options["--listen"] or "127.0.0.1:8600"
+    serve(listen, os.path.abspath(request.options["--data"] or default_console_data()))
+    return DONE
+
+
+def default_console_data() -> str:
+    """Return the folder that `orion console` keeps its database in unless told otherwise."""
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(base, "orion-console")
+
+
+def demo(_request: Request) -> int:
+    """`orion demo`: returns when somebody has ended it."""
+    from importlib import import_module  # noqa: PLC0415
+
+    return import_module("orionagent.demo").run() or DONE
+
+
+COMMANDS: tuple[tuple[str, Callable[[Request], int]], ...] = (
+    ("status", status),
+    ("log", log),
+    ("logs", logs),
+    ("script list", script_list),
+    ("script show", script_show),
+    ("script start", script_turn),
+    ("script stop", script_turn),
+    ("script restart", script_turn),
+    ("script add", script_add),
+    ("script set", script_set),
+    ("script remove", script_remove),
+    ("buffer flush", buffer_flush),
+    ("ping", ping),
+    ("reload", reload),
+    ("version", version),
+    ("daemon", daemon),
+    ("console", console),
+    ("demo", demo),
+)
