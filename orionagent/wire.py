@@ -46,7 +46,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     Column-wise because the hot path must not make an object per line: `levels` is one word for all lines or
     one per line; `extras` maps a line's index to its rarities. `timestamp` is when the lines were read.
-    `offset` is the stream's byte offset behind the last of these lines, None where there is no pipe.
+    `offset` is the byte offset behind the last of these lines in `pipe` ("script:stream": several scripts may share
+    a source), None where there is no pipe.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     levels: str | Sequence[str]
     extras: Mapping[int, Extra] = {}
     offset: int | None = None
+    pipe: str | None = None
 
     def __len__(self) -> int:
         return len(self.messages)
