@@ -10,7 +10,20 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "orionagent"
 ROW = re.compile(r"^\| `(?P<module>[a-z_/]+)` \|[^|]+\|(?P<floors>[^|]*)\|(?P<third>[^|]*)\|$", re.MULTILINE)
-PURE = ("backoff", "metrics/mounts", "metrics/rates", "wire", "render", "text")
+PURE = (
+    "backoff",
+    "metrics/mounts",
+    "metrics/rates",
+    "wire",
+    "render",
+    "text",
+    "scripts/levels",
+    "scripts/lines",
+    "scripts/redact",
+    "scripts/search",
+    "scripts/structured",
+    "scripts/traces",
+)
 IMPURE_IMPORTS = {"gevent", "os", "select", "socket", "subprocess", "threading", "time"}
 
 
