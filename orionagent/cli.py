@@ -271,18 +271,15 @@ def console(request: Request) -> int:
     from importlib import import_module  # noqa: PLC0415
 
     try:
-        serve = import_module("orionagent.console.serve").serve
+        serve = import_module("orionagent.console.web").serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("orionagent"):
             raise
         raise OrionError(
             f"cannot start the console: {error.name} is not installed; do pip install 'orion-agent[console]'"
         ) from None
-    data = os.path.abspath(request.options["--data"] or default_console_data())
-    if request.options["--listen"]:
-        serve(request.options["--listen"], data)
-    else:
-        serve(data_dir=data)
+    listen = request.options["--listen"] or "127.0.0.1:8600"
+    serve(listen, os.path.abspath(request.options["--data"] or default_console_data()))
     return DONE
 
 

@@ -71,6 +71,10 @@ class TaskGroup:
         except gevent.Timeout:
             return None
 
+    def cancel(self, name: str, timeout_s: float = 5.0) -> None:
+        """Kill the members of this name and wait for their end."""
+        gevent.killall([member for member, own in self._members.items() if own == name], timeout=timeout_s)
+
     def stop(self, timeout_s: float = 5.0) -> list[str]:
         """Kill all members and wait for their end; return the names of those still alive at the deadline."""
         members = list(self._members)

@@ -23,6 +23,8 @@ PURE = (
     "scripts/search",
     "scripts/structured",
     "scripts/traces",
+    "scripts/lifecycle",
+    "scripts/order",
 )
 IMPURE_IMPORTS = {"gevent", "os", "select", "socket", "subprocess", "threading", "time"}
 

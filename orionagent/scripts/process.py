@@ -1,0 +1,254 @@
+"""Owns `Process`: one run of a script from its first system call to the end of the last process of its tree.
+
+Knows nothing of why it runs or what follows its end.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import Event
+
+from orionagent.scripts.kernel import exit_status_of_stranger, send_signal
+from orionagent.scripts.tree import Stat, find_members, is_alive, read_all, read_children, read_stat
+
+RESCAN_S = 0.02
+STUCK_AFTER_KILL_S = 2.0
+STRANGER_RETRY_S = (0.0, 0.002, 0.01, 0.05, 0.2, 0.5)
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process ended: a status code or a signal's number; neither when the kernel cannot tell."""
+
+    code: int | None = None
+    signal: int | None = None
+    core_dumped: bool = False
+
+    @property
+    def is_clean(self) -> bool:
+        """Tell exit 0 from everything else."""
+        return self.code == 0
+
+    @property
+    def signal_name(self) -> str | None:
+        """Return SIGKILL for 9."""
+        if self.signal is None:
+            return None
+        try:
+            return signal.Signals(self.signal).name
+        except ValueError:
+            return f"SIG{self.signal}"
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by {self.signal_name}" + (" (core dumped)" if self.core_dumped else "")
+        return "ended with unknown status" if self.code is None else f"exited with {self.code}"
+
+
+def from_wait_status(status: int) -> Exit:
+    """Translate the status word of wait(2)."""
+    if os.WIFSIGNALED(status):
+        return Exit(signal=os.WTERMSIG(status), core_dumped=os.WCOREDUMP(status))
+    return Exit(code=os.WEXITSTATUS(status))
+
+
+class Process:
+    """One run's main process and tree. Sole reaper of the main process.
+
+    `pidfd` names the process even when its number is used again; every signal goes through one.
+    """
+
+    def __init__(
+        self,
+        *,
+        pid: int,
+        pidfd: int,
+        start_ticks: int,
+        script: str,
+        agent: str,
+        is_child: bool,
+        on_exit: Callable[[Exit], None],
+    ) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_ticks = start_ticks
+        self.script = script
+        self.exit: Exit | None = None
+        self._agent = agent
+        self._is_child = is_child
+        self._on_exit = on_exit
+        self._attempts = 0
+        self._timer: Any = None
+        self._watcher = gevent.get_hub().loop.io(pidfd, 1)
+        self._watcher.start(self._readable)
+
+    def __repr__(self) -> str:
+        return f"Process({self.script!r}, pid={self.pid}, exit={self.exit})"
+
+    def _readable(self) -> None:
+        # The descriptor stays readable from now on: one look is enough.
+        self._watcher.stop()
+        found = self._reap()
+        if found is None:
+            delay_s = STRANGER_RETRY_S[self._attempts]
+            self._attempts += 1
+            self._timer = gevent.get_hub().loop.timer(delay_s)
+            self._timer.start(self._readable)
+            return
+        self.exit = found
+        self._on_exit(found)
+
+    def _reap(self) -> Exit | None:
+        """Return how the main process ended, None when its real parent has yet to reap it."""
+        if self._is_child:
+            try:
+                info = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                info = None
+            if info is not None:
+                if info.si_code == os.CLD_EXITED:
+                    return Exit(code=info.si_status)
+                return Exit(signal=info.si_status, core_dumped=info.si_code == os.CLD_DUMPED)
+        status = exit_status_of_stranger(self.pidfd)
+        if status is not None:
+            return from_wait_status(status)
+        return Exit() if self._attempts >= len(STRANGER_RETRY_S) - 1 else None
+
+    def members(self, processes: dict[int, Stat] | None = None) -> list[Stat]:
+        """Return the living processes of this run's tree; reads all of /proc unless given."""
+        return find_members(
+            read_all() if processes is None else processes,
+            main_pid=self.pid,
+            name=self.script,
+            agent=self._agent,
+            agent_pid=os.getpid(),
+        )
+
+    def has_survivors(self, mains: set[int]) -> bool:
+        """Tell whether the tree outlives its main process, cheaply where the kernel helps.
+
+        As subreaper we inherit the orphans of our own children: usually a look at our list of children tells,
+        where `mains` are the main processes of all scripts. A group that still has members takes signal 0.
+        """
+        if self._is_child and not self._group_lives():
+            strangers = (pid for pid in read_children(os.getpid()) if pid not in mains)
+            if not any(is_alive(read_stat(pid)) for pid in strangers):
+                return False
+        return bool(self.members())
+
+    def _group_lives(self) -> bool:
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def signal_tree(self, number: int) -> list[int]:
+        """Signal every living process of the tree; return pidfds of those (the caller closes them)."""
+        pidfds = []
+        for stat in self.members():
+            try:
+                pidfd = os.pidfd_open(stat.pid)
+            except ProcessLookupError:
+                continue
+            again = read_stat(stat.pid)
+            if again is None or again.start_ticks != stat.start_ticks:
+                os.close(pidfd)  # the number was used again between the look and the open
+                continue
+            send_signal(pidfd, number)
+            if again.state == "T" and number != signal.SIGKILL:
+                send_signal(pidfd, signal.SIGCONT)  # a stopped process would never see it
+            pidfds.append(pidfd)
+        return pidfds
+
+    def end_tree(self, number: int, timeout_s: float, hurry: Event, on_stuck: Callable[[list[int]], None]) -> bool:
+        """Signal the tree, KILL it after `timeout_s` (or once `hurry` is set), return when it is empty.
+
+        Blocks as long as processes live. Returns whether KILL was needed. `on_stuck` hears of pids that KILL did
+        not end within two seconds (uninterruptible sleep); they are waited for all the same.
+        """
+        wait_until = gevent.get_hub().loop.now() + timeout_s
+        pidfds = self.signal_tree(number)
+        killed = number == signal.SIGKILL
+        told = False
+        try:
+            while True:
+                gone = self._wait_for(pidfds, hurry, wait_until, poll_s=0.5 if not killed else RESCAN_S)
+                if gone and not (survivors := self.members()):
+                    return killed
+                now = gevent.get_hub().loop.now()
+                if not killed and (now >= wait_until or hurry.is_set()):
+                    killed = True
+                    wait_until = now + STUCK_AFTER_KILL_S
+                elif killed and now >= wait_until and not told:
+                    told = True
+                    survivors = self.members()
+                    on_stuck([stat.pid for stat in survivors])
+                if killed or gone:
+                    # New members appear while others are being signalled: look again.
+                    _close_all(pidfds)
+                    pidfds = self.signal_tree(signal.SIGKILL if killed else number)
+                    if told:
+                        gevent.sleep(1.0)
+        finally:
+            _close_all(pidfds)
+
+    def _wait_for(self, pidfds: list[int], hurry: Event, until: float, poll_s: float) -> bool:
+        """Wait for the end of all; True when all have ended, False at the deadline or when told to hurry."""
+        loop = gevent.get_hub().loop
+        changed = Event()
+        watchers = [loop.io(pidfd, 1) for pidfd in pidfds]
+        pending = set(range(len(watchers)))
+
+        def ended(index: int) -> None:
+            watchers[index].stop()
+            pending.discard(index)
+            if not pending:
+                changed.set()
+
+        for index, watcher in enumerate(watchers):
+            watcher.start(ended, index)
+        try:
+            while pending:
+                left_s = until - loop.now()
+                if left_s <= 0 or (hurry.is_set() and poll_s > RESCAN_S):
+                    return False
+                changed.wait(min(left_s, poll_s))
+                loop.update_now()
+            return True
+        finally:
+            for watcher in watchers:
+                watcher.stop()
+                watcher.close()
+
+    def close(self) -> None:
+        """Stop watching; the process itself is left alone."""
+        if self._timer is not None:
+            self._timer.stop()
+        self._watcher.stop()
+        self._watcher.close()
+        os.close(self.pidfd)
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+    descriptors.clear()
+
+
+def reap_orphans(keep: set[int]) -> None:
+    """Reap ended processes that were left to us as subreaper; those in `keep` have their own reaper."""
+    for pid in read_children(os.getpid()):
+        if pid in keep:
+            continue
+        stat = read_stat(pid)
+        if stat is not None and stat.state == "Z":
+            try:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                continue
