@@ -1,1 +1,1 @@
-"""The local backend: a store, an HTTP API and a page."""
+"""The local backend: receives what agents and SDKs send, keeps it in SQLite, shows it on a page."""

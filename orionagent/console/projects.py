@@ -1,0 +1,147 @@
+"""Owns the routes that set things up: projects, their settings, sources, API tokens.
+
+Knows nothing of what devices then send there.
+"""
+
+import msgspec
+from werkzeug.wrappers import Response
+
+from orionagent.console.accounts import MEMBER_PERMISSIONS, PERMISSIONS, Project
+from orionagent.console.http import Call, answer
+from orionagent.console.news import Services
+from orionagent.console.store import iso
+from orionagent.errors import BadRequest, NotFound, NotPermitted
+
+
+class NewProject(msgspec.Struct, frozen=True, kw_only=True):
+    """A project to create."""
+
+    name: str
+    label: str = ""
+    memberEmails: list[str] = []
+
+
+class NewSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A source to create."""
+
+    name: str
+    environment: str
+    description: str | None = None
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """An API token to make; bound to a source when it names one."""
+
+    name: str
+    permissions: list[str]
+    source: str | None = None
+
+
+def effective_permissions(project: Project) -> tuple[str, ...]:
+    """Return what this person may do in this project."""
+    return PERMISSIONS if project.role == "owner" else MEMBER_PERMISSIONS
+
+
+def require(project: Project, permission: str) -> None:
+    """Stop a person who may not do this.
+
+    Raises:
+        NotPermitted: the role lacks the permission.
+    """
+    if permission not in effective_permissions(project):
+        raise NotPermitted(f"cannot do this in project {project.name!r}: only its owner may ({permission})")
+
+
+def list_projects(to: Services, call: Call) -> Response:
+    """Return the caller's projects as a bare array."""
+    return answer(
+        [
+            {"id": project.id, "name": project.name, "label": project.label, "role": project.role}
+            for project in to.accounts.projects_of(call.user)
+        ]
+    )
+
+
+def add_project(to: Services, call: Call) -> Response:
+    """Create a project; its token is shown in this answer only."""
+    wanted = call.json(NewProject)
+    with to.store.transaction():
+        project, token = to.accounts.add_project(call.user, wanted.name, wanted.label.strip())
+        for email in wanted.memberEmails:
+            to.accounts.add_member(project.id, email)
+    return answer({"id": project.id, "name": project.name, "label": project.label, "token": token}, 201)
+
+
+def show_project(to: Services, call: Call, project: str) -> Response:
+    """Return one project."""
+    found = to.accounts.project(call.user, project)
+    return answer({"id": found.id, "name": found.name, "label": found.label, "role": found.role})
+
+
+def show_settings(to: Services, call: Call, project: str) -> Response:
+    """Return a project's settings, flat beside `ok`."""
+    found = to.accounts.project(call.user, project)
+    return answer(
+        {
+            "ok": True,
+            "name": found.name,
+            "label": found.label,
+            "created_at": iso(found.created_at),
+            "enabled_levels": found.enabled_levels,
+            "role": found.role,
+            "effective_permissions": effective_permissions(found),
+        }
+    )
+
+
+def list_sources(to: Services, call: Call, project: str) -> Response:
+    """Return the project's sources."""
+    found = to.accounts.project(call.user, project)
+    return answer(
+        {
+            "sources": [
+                {
+                    "name": row["name"],
+                    "description": row["description"],
+                    "environment": row["environment"],
+                }
+                for row in to.fleet.sources(found.id)
+            ]
+        }
+    )
+
+
+def add_source(to: Services, call: Call, project: str) -> Response:
+    """Create a source."""
+    found = to.accounts.project(call.user, project)
+    require(found, "sources:manage")
+    wanted = call.json(NewSource)
+    to.fleet.add_source(found.id, wanted.name, wanted.description or "", wanted.environment)
+    return answer({"name": wanted.name}, 201)
+
+
+def add_token(to: Services, call: Call, project: str) -> Response:
+    """Make an API token; it is in clear in this answer only."""
+    found = to.accounts.project(call.user, project)
+    require(found, "tokens:manage")
+    wanted = call.json(NewToken)
+    if not wanted.name.strip():
+        raise BadRequest("cannot create the token: it needs a name")
+    source_id = None
+    if wanted.source is not None:
+        source_id = to.fleet.find_source(found.id, wanted.source)
+        if source_id is None:
+            raise NotFound(f"cannot create the token: no source {wanted.source!r}; create it first")
+    made = to.accounts.add_api_token(found.id, wanted.name.strip(), wanted.permissions, source_id)
+    return answer(
+        {
+            "id": made.id,
+            "name": made.name,
+            "token": made.token,
+            "token_prefix": made.prefix,
+            "permissions": wanted.permissions,
+            "source_name": wanted.source,
+            "created_at": iso(made.created_at),
+        },
+        201,
+    )
