@@ -25,9 +25,7 @@ PERMISSIONS = (
     "commands:read", "commands:write",
 )  # fmt: skip
 DEVICE_PERMISSIONS = ("logs:write", "heartbeat:write", "performance:write", "commands:write", "commands:read")
-MEMBER_PERMISSIONS = tuple(
-    name for name in PERMISSIONS if not name.endswith(":manage") and name != "settings:write"
-)
+MEMBER_PERMISSIONS = tuple(name for name in PERMISSIONS if not name.endswith(":manage") and name != "settings:write")
 DEFAULT_LEVELS = ("info", "warn", "error", "debug", "verbose", "trace", "fatal")
 HOME_PROJECT = "local"
 USER_TOKEN_AGE_S = 30 * 86400
@@ -166,8 +164,7 @@ class Accounts:
         if hmac.compare_digest(digest, self._console_hash):
             return self.operator
         row = self._store.one(
-            "SELECT users.* FROM user_tokens JOIN users ON users.id = user_id"
-            " WHERE hash = ? AND expires_at > ?",
+            "SELECT users.* FROM user_tokens JOIN users ON users.id = user_id WHERE hash = ? AND expires_at > ?",
             *(digest, self._store.now()),
         )
         return None if row is None else _user(row)
@@ -239,9 +236,7 @@ class Accounts:
 
     def enabled_levels(self, project_id: int) -> frozenset[str]:
         """Return the levels this project keeps; entries of others are accepted and dropped."""
-        return frozenset(
-            self._store.scalar("SELECT enabled_levels FROM projects WHERE id = ?", project_id).split()
-        )
+        return frozenset(self._store.scalar("SELECT enabled_levels FROM projects WHERE id = ?", project_id).split())
 
     # -- API tokens --------------------------------------------------------------------------------------
 
@@ -306,9 +301,7 @@ class Accounts:
                 raise NotPermitted(
                     "cannot confirm: this sign-in request is used or expired; start it again", code="gone"
                 )
-            self._store.run(
-                "UPDATE cli_logins SET confirmed_at = ? WHERE state = ?", self._store.now(), state
-            )
+            self._store.run("UPDATE cli_logins SET confirmed_at = ? WHERE state = ?", self._store.now(), state)
             return row["callback_port"], self.issue_user_token(user, "cli")
 
 

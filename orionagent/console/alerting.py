@@ -112,9 +112,7 @@ def test_rule(to: Services, call: Call, project: str, number: int) -> Response:
 def _read_rule(to: Services, project_id: int, form: RuleForm, current: dict[str, Any]) -> Rule:
     # An emptied number field arrives as null: the smallest threshold is what is meant.
     said = {name: value for name, value in msgspec.structs.asdict(form).items() if value is not UNSET}
-    merged: dict[str, Any] = (
-        {"level": "error", "threshold": 1, "window_seconds": 300, "enabled": True} | current | said
-    )
+    merged: dict[str, Any] = {"level": "error", "threshold": 1, "window_seconds": 300, "enabled": True} | current | said
     if not merged.get("name"):
         raise BadRequest("cannot save the rule: it needs a name")
     source_id = None

@@ -34,15 +34,13 @@ class Commands:
         if kind not in TYPES:
             raise BadRequest(f"cannot send command {kind!r}: it is none of restart, stop, start")
         pending = self._store.scalar(
-            "SELECT id FROM commands WHERE server_id = ? AND source_id IS ? AND type = ?"
-            " AND status = 'pending'",
+            "SELECT id FROM commands WHERE server_id = ? AND source_id IS ? AND type = ? AND status = 'pending'",
             *(server_id, source_id, kind),
         )
         if pending is not None:
             return int(pending)
         return self._store.insert(
-            "INSERT INTO commands (server_id, source_id, type, status, created_at)"
-            " VALUES (?, ?, ?, 'pending', ?)",
+            "INSERT INTO commands (server_id, source_id, type, status, created_at) VALUES (?, ?, ?, 'pending', ?)",
             *(server_id, source_id, kind, self._store.now()),
         )
 
@@ -55,9 +53,7 @@ class Commands:
         )
         return [{"id": row["id"], "type": row["type"], "source": row["source_name"]} for row in rows]
 
-    def settle(
-        self, project_id: int, command_id: int, hostname: str | None, *, ok: bool
-    ) -> sqlite3.Row | None:
+    def settle(self, project_id: int, command_id: int, hostname: str | None, *, ok: bool) -> sqlite3.Row | None:
         """Mark a pending command as done or failed; return its row, None when it was settled before.
 
         Raises:
@@ -86,9 +82,7 @@ class Commands:
 
     def of_server(self, server_id: int, limit: int = 100) -> list[sqlite3.Row]:
         """Return a server's commands, newest first."""
-        return self._store.all(
-            f"{_SELECT} WHERE server_id = ? ORDER BY commands.id DESC LIMIT ?", server_id, limit
-        )
+        return self._store.all(f"{_SELECT} WHERE server_id = ? ORDER BY commands.id DESC LIMIT ?", server_id, limit)
 
 
 def command_shape(row: sqlite3.Row) -> dict[str, Any]:

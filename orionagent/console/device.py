@@ -109,9 +109,7 @@ def take_entry(to: Services, call: Call) -> Response:
     return answer({"ok": True}, 201)
 
 
-def _keep(
-    to: Services, call: Call, entries: list[NewEntry], hostname: str | None, instance: str | None
-) -> Stored:
+def _keep(to: Services, call: Call, entries: list[NewEntry], hostname: str | None, instance: str | None) -> Stored:
     device = call.device
     said = {entry.source for entry in entries}
     server_id = None
@@ -193,8 +191,6 @@ def take_performance(to: Services, call: Call) -> Response:
     source_id = device.source_id or to.fleet.source_for(device.project_id, None)
     values = (figures.cpu, figures.memory_used_bytes, figures.memory_total_bytes, figures.uptime_seconds)
     to.fleet.take_performance(source_id, *values)
-    told: dict[str, Any] = dict(
-        zip(("cpu", "memory_used", "memory_total", "uptime_seconds"), values, strict=True)
-    )
+    told: dict[str, Any] = dict(zip(("cpu", "memory_used", "memory_total", "uptime_seconds"), values, strict=True))
     to.news.performance(device.project_id, to.fleet.source_name(source_id), told)
     return answer(status=204)

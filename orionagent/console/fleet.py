@@ -34,9 +34,7 @@ class Fleet:
 
     def find_source(self, project_id: int, name: str) -> int | None:
         """Return a source's id."""
-        found = self._store.scalar(
-            "SELECT id FROM sources WHERE project_id = ? AND name = ?", project_id, name
-        )
+        found = self._store.scalar("SELECT id FROM sources WHERE project_id = ? AND name = ?", project_id, name)
         return None if found is None else int(found)
 
     def source_name(self, source_id: int) -> str:
@@ -51,18 +49,14 @@ class Fleet:
             Exists: the name is taken in this project.
         """
         if SOURCE_NAME.fullmatch(name) is None or name == "all":
-            raise BadRequest(
-                f"cannot create source {name!r}: not a valid name; use lowercase letters, digits, - and _"
-            )
+            raise BadRequest(f"cannot create source {name!r}: not a valid name; use lowercase letters, digits, - and _")
         if environment not in ENVIRONMENTS:
             raise BadRequest(
-                f"cannot create source {name!r}: environment {environment!r} is none of "
-                + ", ".join(ENVIRONMENTS)
+                f"cannot create source {name!r}: environment {environment!r} is none of " + ", ".join(ENVIRONMENTS)
             )
         try:
             return self._store.insert(
-                "INSERT INTO sources (project_id, name, description, environment, created_at)"
-                " VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO sources (project_id, name, description, environment, created_at) VALUES (?, ?, ?, ?, ?)",
                 *(project_id, name, description, environment, self._store.now()),
             )
         except sqlite3.IntegrityError as error:
@@ -80,17 +74,13 @@ class Fleet:
 
     def server_id(self, project_id: int, hostname: str) -> int | None:
         """Return a server's id."""
-        found = self._store.scalar(
-            "SELECT id FROM servers WHERE project_id = ? AND hostname = ?", project_id, hostname
-        )
+        found = self._store.scalar("SELECT id FROM servers WHERE project_id = ? AND hostname = ?", project_id, hostname)
         return None if found is None else int(found)
 
     def touch(self, project_id: int, hostname: str, *, ip: str | None = None, stopped: bool = False) -> int:
         """Note that a host was heard of now; return its id, made on first sight."""
         now = self._store.now()
-        row = self._store.one(
-            "SELECT * FROM servers WHERE project_id = ? AND hostname = ?", project_id, hostname
-        )
+        row = self._store.one("SELECT * FROM servers WHERE project_id = ? AND hostname = ?", project_id, hostname)
         if row is None:
             return self._store.insert(
                 "INSERT INTO servers (project_id, hostname, ip, created_at, last_seen_at, stopped)"
@@ -130,9 +120,7 @@ class Fleet:
         store, now = self._store, self._store.now()
         with store.transaction():
             server_id = self.touch(project_id, beat.hostname, ip=ip, stopped=beat.stopping)
-            store.run(
-                "UPDATE servers SET report = ? WHERE id = ?", msgspec.json.encode(beat).decode(), server_id
-            )
+            store.run("UPDATE servers SET report = ? WHERE id = ?", msgspec.json.encode(beat).decode(), server_id)
             store.run(
                 "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)",
                 server_id,
@@ -188,9 +176,7 @@ class Fleet:
         Raises:
             NotFound: no heartbeat ever came from there.
         """
-        row = self._store.one(
-            "SELECT * FROM servers WHERE project_id = ? AND hostname = ?", project_id, hostname
-        )
+        row = self._store.one("SELECT * FROM servers WHERE project_id = ? AND hostname = ?", project_id, hostname)
         if row is None:
             raise NotFound(f"cannot find server {hostname!r}: no heartbeat came from it yet")
         return row
@@ -198,9 +184,7 @@ class Fleet:
     def is_silent(self, row: sqlite3.Row) -> bool:
         """Tell whether a server has missed three heartbeats (at least 90 s), or said that it stops."""
         last = row["last_seen_at"]
-        return bool(
-            last is None or row["stopped"] or self._store.now() - last > max(SILENT_AFTER_S, 3 * row["gap_s"])
-        )
+        return bool(last is None or row["stopped"] or self._store.now() - last > max(SILENT_AFTER_S, 3 * row["gap_s"]))
 
     def server_status(self, row: sqlite3.Row) -> str:
         """Return online, partial (some script is down), offline or archived (silent for 30 days)."""
@@ -212,9 +196,7 @@ class Fleet:
         )
         return "partial" if down else "online"
 
-    def placements(
-        self, *, server_id: int | None = None, project_id: int | None = None
-    ) -> list[dict[str, Any]]:
+    def placements(self, *, server_id: int | None = None, project_id: int | None = None) -> list[dict[str, Any]]:
         """Return which source runs where: {source_id, name, environment, hostname, status, last_ping_at}.
 
         Status is started, stopped, or partial where several scripts of one source disagree.
@@ -231,9 +213,7 @@ class Fleet:
         found: dict[tuple[int, int], dict[str, Any]] = {}
         for row in rows:
             fresh = now - row["last_ping_at"] <= max(SILENT_AFTER_S, 3 * row["gap_s"])
-            status = (
-                "started" if row["state"] == "running" and fresh and not self.is_silent(row) else "stopped"
-            )
+            status = "started" if row["state"] == "running" and fresh and not self.is_silent(row) else "stopped"
             place = found.setdefault(
                 (row["source_id"], row["server_id"]),
                 {

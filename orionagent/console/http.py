@@ -71,9 +71,7 @@ class Call:
         else:
             self._device = accounts.device_of(token)
         if self._user is None and self._device is None:
-            raise Unauthorized(
-                "cannot accept this token: it is unknown or expired; sign in or make a new one"
-            )
+            raise Unauthorized("cannot accept this token: it is unknown or expired; sign in or make a new one")
 
     @property
     def user(self) -> User:

@@ -131,13 +131,9 @@ class Logbook:
         return Stored(first_id=first_id, kept=kept, duplicates=duplicates, dropped=dropped)
 
     def _instance(self, project_id: int, name: str) -> int:
-        found = self._store.scalar(
-            "SELECT id FROM instances WHERE project_id = ? AND name = ?", project_id, name
-        )
+        found = self._store.scalar("SELECT id FROM instances WHERE project_id = ? AND name = ?", project_id, name)
         if found is None:
-            found = self._store.insert(
-                "INSERT INTO instances (project_id, name) VALUES (?, ?)", project_id, name
-            )
+            found = self._store.insert("INSERT INTO instances (project_id, name) VALUES (?, ?)", project_id, name)
         return int(found)
 
     def _known(self, instance_id: int | None, entries: Sequence[NewEntry]) -> set[int]:
@@ -153,8 +149,7 @@ class Logbook:
     def _count(self, kept: Iterable[tuple[NewEntry, int, int]]) -> None:
         counts = Counter((source_id, at // 3_600_000, entry.level) for entry, source_id, at in kept)
         self._store.run_many(
-            "INSERT INTO log_counts VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET count = count + excluded.count",
+            "INSERT INTO log_counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
             [(*key, count) for key, count in counts.items()],
         )
 
@@ -186,9 +181,7 @@ class Logbook:
 
     def tags(self, project_id: int) -> list[str]:
         """Return every tag in use, sorted."""
-        rows = self._store.all(
-            "SELECT tag FROM tags WHERE project_id = ? ORDER BY tag LIMIT 1000", project_id
-        )
+        rows = self._store.all("SELECT tag FROM tags WHERE project_id = ? ORDER BY tag LIMIT 1000", project_id)
         return [row["tag"] for row in rows]
 
     def counts(self, source_ids: Sequence[int], since_s: float) -> dict[tuple[int, str], int]:

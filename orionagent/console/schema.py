@@ -141,7 +141,5 @@ def _create_or_check(connection: sqlite3.Connection, path: str) -> None:
     if found == VERSION:
         return
     if found != 0:
-        raise OrionError(
-            f"cannot use {path}: it has schema {found}, this console knows {VERSION}; move it away"
-        )
+        raise OrionError(f"cannot use {path}: it has schema {found}, this console knows {VERSION}; move it away")
     connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")

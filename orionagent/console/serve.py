@@ -39,9 +39,7 @@ REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
-def serve(
-    listen: str = DEFAULT_LISTEN, data_dir: str = ".orion-console", dashboard: str | None = None
-) -> None:
+def serve(listen: str = DEFAULT_LISTEN, data_dir: str = ".orion-console", dashboard: str | None = None) -> None:
     """Run the console until SIGTERM or SIGINT; prints its address and token first. Blocks.
 
     `dashboard` is the origin of a dashboard served elsewhere, to which command lines are sent for sign-in.
@@ -82,9 +80,7 @@ def with_sockets(services: Services, host: str, port: int, token: str) -> None:
     sockets = open_sockets(host, port)
     application = Console(services)
     servers = [
-        WSGIServer(
-            each, application, handler_class=LiveHandler, log=None, error_log=log, environ=_environ(services)
-        )
+        WSGIServer(each, application, handler_class=LiveHandler, log=None, error_log=log, environ=_environ(services))
         for each in sockets
     ]
     try:
@@ -230,7 +226,5 @@ def load_token(data_dir: str) -> str:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OrionError(
-            f"cannot use {data_dir}: {error.strerror}; choose another folder with --data"
-        ) from error
+        raise OrionError(f"cannot use {data_dir}: {error.strerror}; choose another folder with --data") from error
     return token

@@ -90,8 +90,7 @@ def source_stats(to: Services, call: Call, project: str, source: str) -> Respons
             "log_counts": totals,
             "error_rate": round(100 * wrong / totals["total"], 2) if totals["total"] else 0,
             "chart_data": chart,
-            "server": newest
-            and {"hostname": newest["hostname"], "ip": newest["ip"], "name": newest["server_name"]},
+            "server": newest and {"hostname": newest["hostname"], "ip": newest["ip"], "name": newest["server_name"]},
             "environment": environment,
             "recent_errors": [
                 {"id": entry["id"], "message": entry["message"], "created_at": entry["timestamp"]}

@@ -78,9 +78,7 @@ class ConsoleProcess:
         # A connection per call: a kept one would outlive the test that opened it.
         with requests.Session() as session:
             session.trust_env = False
-            return session.request(
-                method, self.url + path, data=data, headers=sent, timeout=30, allow_redirects=False
-            )
+            return session.request(method, self.url + path, data=data, headers=sent, timeout=30, allow_redirects=False)
 
     def get(self, path: str, *, token: str | None = None) -> Any:
         """Return the decoded answer to a GET that must succeed."""
@@ -88,9 +86,7 @@ class ConsoleProcess:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
-    def post(
-        self, path: str, body: Any = None, *, token: str | None = None, status: int | None = None
-    ) -> Any:
+    def post(self, path: str, body: Any = None, *, token: str | None = None, status: int | None = None) -> Any:
         """Return the decoded answer to a POST that must succeed (with `status`, if given)."""
         reply = self.call("POST", path, body, token=token)
         assert reply.ok if status is None else reply.status_code == status, (reply.status_code, reply.text)

@@ -71,9 +71,7 @@ def test_entries_sent_again_are_kept_once(console: ConsoleProcess, project: Proj
     assert console.get(f"/api/projects/{name}/stats?window=30d")["log_counts"]["total"] == 0  # dated long ago
 
 
-def test_one_bad_entry_refuses_the_request_and_names_its_line(
-    console: ConsoleProcess, project: Project
-) -> None:
+def test_one_bad_entry_refuses_the_request_and_names_its_line(console: ConsoleProcess, project: Project) -> None:
     name, token = project
     answer = send(console, token, [entry(1), entry(2, message=7)], Orion_Instance="i")
     assert answer.status_code == 400
@@ -195,9 +193,7 @@ def test_the_old_sdk_reports_and_fetches_its_commands(console: ConsoleProcess, p
     name, _ = project
     console.post(f"/api/projects/{name}/sources", {"name": "old", "environment": "prod"})
     permissions = ["logs:write", "heartbeat:write", "performance:write", "commands:read", "commands:write"]
-    made = console.post(
-        f"/api/projects/{name}/tokens", {"name": "t", "permissions": permissions, "source": "old"}
-    )
+    made = console.post(f"/api/projects/{name}/tokens", {"name": "t", "permissions": permissions, "source": "old"})
     device = made["token"]
     ping = console.call("POST", "/api/logs/heartbeat", {"hostname": "vm", "ip": "10.0.0.5"}, token=device)
     assert (ping.status_code, ping.content) == (204, b"")
