@@ -36,9 +36,18 @@ test-browser: test-venv
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq --no-install-recommends chromium)
 	$(BIN)/pytest -m browser
 
-test-system: test-venv
+test-system: test-venv build/venv/.stamp
 	@test -x /usr/lib/systemd/systemd || (apt-get update -qq && apt-get install -qq --no-install-recommends systemd)
 	$(BIN)/pytest -m system
+
+# An environment without the test tools: what is installed there is what can end up in the release.
+build/venv/.stamp: setup.py
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dist]'
+	@touch $@
+
+dist: build/venv/.stamp
+	build/venv/bin/python init/freeze.py --out dist
 
 soak: test-venv
 	$(BIN)/pytest -m soak -s

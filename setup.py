@@ -55,5 +55,5 @@ setup(
         "msgspec>=0.19",
         "docopt-ng>=0.9",
     ],
-    extras_require={"console": CONSOLE, "test": TEST + CONSOLE},
+    extras_require={"console": CONSOLE, "test": TEST + CONSOLE, "dist": [*CONSOLE, "cx_Freeze>=8.4"]},
 )

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orionagent import __version__, render, usage
+from orionagent import __build__, __version__, render, usage
 from orionagent.errors import NotRunning, OrionError
-from orionagent.fastpath import terminal, write_all
+from orionagent.fastpath import terminal, version_text, write_all
 from orionagent.fields import RING_LINES, parse_assignments, parse_lines, parse_metadata, script_fields
 from orionagent.ipc import client
 from orionagent.paths import Paths
@@ -252,10 +252,10 @@ def version(request: Request) -> int:
         daemon = request.call("version")
     except NotRunning:
         daemon = None
-    text = f"orion-agent {__version__}\n"
+    text = version_text()
     if daemon is not None and daemon.get("version") != __version__:
         text += f"the running daemon is {daemon.get('version')}; restart it to use this version\n"
-    return request.show({"version": __version__, "daemon": daemon}, text)
+    return request.show({"version": __version__, "build": __build__ or None, "daemon": daemon}, text)
 
 
 def daemon(request: Request) -> int:

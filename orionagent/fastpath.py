@@ -6,7 +6,7 @@ option, no daemon, an error reply) is left to `cli`, which answers the same comm
 
 import posix
 
-from orionagent import __version__
+from orionagent import __build__, __version__
 
 LEVELS = ("trace", "verbose", "debug", "info", "warn", "error", "fatal")
 TIMEOUT_S = 10.0
@@ -62,9 +62,14 @@ def find_answer(arguments: list[str]) -> str | None:
             try:
                 data = data_of(exchange('{"cmd":"version"}\n'))
             except OSError:
-                return f"orion-agent {__version__}\n"
-            return f"orion-agent {__version__}\n" if data.get("version") == __version__ else None
+                return version_text()
+            return version_text() if data.get("version") == __version__ else None
     return None
+
+
+def version_text() -> str:
+    """Return this program's version and, where it is packaged, how it was built: one line each."""
+    return f"orion-agent {__version__}\n" + (f"{__build__}\n" if __build__ else "")
 
 
 def write_all(descriptor: int, text: str) -> None:

@@ -1,0 +1,98 @@
+"""The packaged program, in a tree that has nothing but the C library."""
+
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
+
+
+@pytest.fixture(scope="module")
+def bare(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield a root with the unpacked release in /opt/orion and the libraries that it asks the system for."""
+    root = tmp_path_factory.mktemp("bare")
+    with tarfile.open(release) as archive:
+        archive.extractall(root / "opt", filter="tar")
+    (root / "opt" / "orion-agent-1.0.0").rename(root / "opt" / "orion")
+    for path in [root / "opt/orion/orion", *(root / "opt/orion/lib").rglob("*.so*")]:
+        needed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+        for library in re.findall(r"(/\S+) \(0x", needed):
+            target = root / library.lstrip("/")
+            if not target.exists() and not library.startswith(str(root)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(library, target)
+    yield root
+    shutil.rmtree(root)
+
+
+def run(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the program with `root` as the whole world, without any environment."""
+    return subprocess.run(
+        [CHROOT, root, "/opt/orion/orion", *arguments],
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_it_asks_for_no_library_that_a_minimal_debian_lacks(bare: Path) -> None:
+    found = {path.name.split(".so")[0] for path in bare.rglob("*") if path.is_file() and "opt" not in path.parts}
+    c_library = {"libc", "libm", "libdl", "libpthread", "librt", "libutil", "ld-linux-x86-64", "ld-linux-aarch64"}
+    # dpkg needs zlib and apt the C++ runtime, so both are on the smallest system there is.
+    assert found <= c_library | {"libz", "libstdc++", "libgcc_s"}
+
+
+def test_it_runs_without_python_and_says_how_it_was_built(bare: Path) -> None:
+    done = run(bare, "version")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == "orion-agent 1.0.0"
+    assert second.startswith("built 20")
+    assert "CPython 3." in second
+
+
+def test_the_grammar_explains_itself(bare: Path) -> None:
+    done = run(bare, "--help")
+    assert (done.returncode, "Usage:" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_missing_daemon_is_said_in_one_line(bare: Path) -> None:
+    done = run(bare, "ping")
+    assert done.returncode == 3
+    assert "the daemon is not running" in done.stderr
+
+
+def test_text_of_any_language_is_written_in_utf8_whatever_the_locale(bare: Path) -> None:
+    done = run(bare, "log", "info", "größer als 10 €")
+    assert done.returncode == 3
+    assert "UnicodeEncodeError" not in done.stderr
+
+
+def test_it_stays_within_its_size_and_its_glibc(release: Path, bare: Path) -> None:
+    unpacked = sum(path.lstat().st_size for path in (bare / "opt").rglob("*"))
+    assert unpacked < 45_000_000
+    assert release.stat().st_size < 16_000_000
+    newest = (0, 0)
+    for path in (bare / "opt").rglob("*"):
+        if path.is_file():
+            for minor in re.findall(rb"GLIBC_2\.(\d+)\0", path.read_bytes()):
+                newest = max(newest, (2, int(minor)))
+    installer = (Path(__file__).parents[2] / "init" / "install.sh").read_text()
+    assert f"MIN_GLIBC_MINOR={newest[1]}\n" in installer, f"the builds need glibc {newest}"
+
+
+def test_the_tarball_is_owned_by_root_and_stays_inside_its_folder(release: Path) -> None:
+    with tarfile.open(release) as archive:
+        for member in archive:
+            assert (member.uid, member.gid) == (0, 0)
+            assert member.name.split("/")[0] == "orion-agent-1.0.0"
+            assert not member.mode & 0o022, member.name
