@@ -25,6 +25,9 @@ PURE = (
     "scripts/traces",
     "scripts/lifecycle",
     "scripts/order",
+    "ipc/frames",
+    "ipc/protocol",
+    "ipc/access",
 )
 IMPURE_IMPORTS = {"gevent", "os", "select", "socket", "subprocess", "threading", "time"}
 
