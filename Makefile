@@ -52,5 +52,14 @@ dist: build/venv/.stamp
 soak: test-venv
 	$(BIN)/pytest -m soak -s
 
+# The peers that the benchmark runs beside the agent.
+$(VENV)-bench/.stamp:
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check supervisor circus honcho
+	@touch $@
+
+bench: venv $(VENV)-bench/.stamp
+	$(BIN)/python -m bench.run $(MEASURES)
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-bench build dist

@@ -116,7 +116,7 @@ class LineSplitter:
 
         Args:
             chunk: the stream from `offset` on, as much as is there (more than `max_line_bytes` is fine).
-            now_s: monotonic seconds, for the wait of an open trace.
+            now_s: seconds, for the wait of an open trace; a clock that is set back only prolongs that wait.
             now_text: RFC 3339 time for the entries.
             expired: the wait that an earlier `hold_s` asked for is over.
             full: the stream can take no more (a full pipe), so waiting for the rest of a line is in vain.
@@ -212,7 +212,7 @@ class LineSplitter:
         held_at = self.offset + end
         if self._held_at != held_at:
             self._held_at, self._held_since_s = held_at, now_s
-        return text[:end], max(0.0, HOLD_S - (now_s - self._held_since_s))
+        return text[:end], min(HOLD_S, max(0.0, HOLD_S - (now_s - self._held_since_s)))
 
     def _add_lines(
         self,
