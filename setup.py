@@ -44,7 +44,7 @@ setup(
     # writes otherwise costs the command line 10 ms at every start.
     package_dir={"": "."},
     packages=find_packages(include=["orionagent", "orionagent.*"]),
-    package_data={"orionagent.console": ["static/*"], "orionagent": ["py.typed"]},
+    package_data={"orionagent.console": ["static/*"], "orionagent": ["py.typed", "samples/*.sh"]},
     # A script, not an entry point: the generated entry point imports importlib.metadata and doubles
     # the start-up time of every command.
     scripts=["bin/orion"],

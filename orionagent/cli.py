@@ -258,6 +258,14 @@ def version(request: Request) -> int:
     return request.show({"version": __version__, "build": __build__ or None, "daemon": daemon}, text)
 
 
+def completion(request: Request) -> int:
+    """`orion completion`."""
+    from orionagent.completion import completion as make  # noqa: PLC0415
+
+    write_all(1, make(next(shell for shell in ("bash", "zsh", "fish") if request.options[shell])))
+    return DONE
+
+
 def daemon(request: Request) -> int:
     """`orion daemon`: returns when the agent has ended."""
     from importlib import import_module  # noqa: PLC0415
@@ -271,15 +279,18 @@ def console(request: Request) -> int:
     from importlib import import_module  # noqa: PLC0415
 
     try:
-        serve = import_module("orionagent.console.web").serve
+        serve = import_module("orionagent.console.serve").serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("orionagent"):
             raise
         raise OrionError(
             f"cannot start the console: {error.name} is not installed; do pip install 'orion-agent[console]'"
         ) from None
-    listen = request.options["--listen"] or "127.0.0.1:8600"
-    serve(listen, os.path.abspath(request.options["--data"] or default_console_data()))
+    data = os.path.abspath(request.options["--data"] or default_console_data())
+    if request.options["--listen"]:
+        serve(request.options["--listen"], data)
+    else:
+        serve(data_dir=data)
     return DONE
 
 
@@ -312,6 +323,7 @@ COMMANDS: tuple[tuple[str, Callable[[Request], int]], ...] = (
     ("ping", ping),
     ("reload", reload),
     ("version", version),
+    ("completion", completion),
     ("daemon", daemon),
     ("console", console),
     ("demo", demo),

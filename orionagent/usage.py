@@ -3,8 +3,9 @@
 Must not know what any command does.
 """
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from docopt import DocoptExit, docopt
 
@@ -22,27 +23,63 @@ Usage:
   orion script remove <name> [--json]
   orion buffer flush [--json]
   orion (ping | reload | version) [--json]
+  orion completion (bash | zsh | fish)
   orion daemon [--foreground]
   orion console [--listen=<address>] [--data=<dir>]
   orion demo
 """
+
+SUMMARIES = {
+    "status": "the agent, its backend, this machine and the scripts",
+    "log": "send one entry; everything after the level is the message",
+    "logs": "the last lines of one script or of all",
+    "script": "the managed applications",
+    "script list": "every script and its state",
+    "script show": "definition, processes and last lines of one script",
+    "script start": "start scripts, also those that were given up",
+    "script stop": "stop scripts with all their processes",
+    "script restart": "stop and start scripts",
+    "script add": "manage another application",
+    "script set": "change fields of a script: maxRestarts=3 user=www-data; an empty value is the default",
+    "script remove": "stop a script and forget it",
+    "buffer": "what waits to be delivered",
+    "buffer flush": "send what waits now instead of at the next attempt",
+    "ping": "does the daemon answer",
+    "reload": "take up config.json and scripts.json anew",
+    "version": "of this command, and of the daemon where that is another one",
+    "completion": "print completions for a shell",
+    "daemon": "run the agent itself (systemd does this)",
+    "console": "run a local backend with a web page",
+    "demo": "agent, console and two sample applications in a temporary folder",
+}
+
+OPTION_SUMMARIES = {
+    "--watch": "show it again every two seconds",
+    "--json": "one JSON value a line on standard output",
+    "--from": "the source that the entry belongs to",
+    "--tag": "a tag of the entry; may be repeated",
+    "--meta": "a JSON object that goes with the entry",
+    "--follow": "go on with what comes, until Ctrl-C",
+    "--lines": "how many lines, 50 unless told, at most 1000",
+    "--level": "this level and above",
+    "--all": "every script",
+    "--cwd": "the working directory, the current folder unless told",
+    "--no-auto-restart": "leave it alone when it crashes",
+    "--no-capture": "do not send its output",
+    "--user": "the user to run as",
+    "--env": "a variable of its environment; may be repeated",
+    "--set": "any other field; may be repeated",
+    "--foreground": "log to the terminal, not to a file",
+    "--listen": "host and port, 127.0.0.1:3001 unless told",
+    "--data": "the folder of its database",
+}
 
 HELP = """\
 Orion Agent: metrics, supervision and logs of one Linux server.
 
 {grammar}
 What they do:
-  status            the agent, its backend, this machine and the scripts; --watch repeats it
-  log               send one entry; everything after the level is the message
-  logs              the last lines of one script or of all; --follow goes on
-  script            the managed applications; `set` changes fields: maxRestarts=3 user=www-data
-  buffer flush      send what waits now instead of at the next attempt
-  ping, version     is the daemon there, and which one
-  reload            take up config.json and scripts.json anew
-  daemon            run the agent itself (systemd does this)
-  console           a local backend with a web page
-  demo              agent, console and two sample applications in a temporary folder
-
+{summaries}
 Every command takes --json where shown: one JSON value a line on standard output.
 ORION_ROOT=<dir> moves every file below that folder.
 Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon is not running, 4 not permitted.
@@ -57,7 +94,8 @@ class UsageError(Exception):
 
 def help_text() -> str:
     """Return what `orion --help` prints."""
-    return HELP.format(grammar=GRAMMAR)
+    summaries = "".join(f"  {name:<15} {summary}\n" for name, summary in SUMMARIES.items())
+    return HELP.format(grammar=GRAMMAR, summaries=summaries)
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -108,40 +146,45 @@ def settle_log(arguments: Sequence[str]) -> list[str]:
     return ["log", *options, "--", level, " ".join(message)]
 
 
-def usage_lines(words: Sequence[str]) -> list[str]:
-    """Return the grammar's lines for a command, or for one subcommand of `script`."""
-    lines = [line for line in GRAMMAR.splitlines()[1:] if _fits(line, words[:1])]
-    closer = [line for line in lines if _fits(line, words[:2])]
-    return closer or lines
+class Line(NamedTuple):
+    """One line of the grammar: its command words (alternatives each), its options, its other parts."""
+
+    text: str
+    words: tuple[tuple[str, ...], ...]
+    options: tuple[tuple[str, str | None], ...]
+    arguments: tuple[str, ...]
+
+    def fits(self, words: Sequence[str]) -> bool:
+        """Tell whether these command words may start this line."""
+        return all(word in several for word, several in zip(words, self.words, strict=False))
 
 
-def _fits(line: str, words: Sequence[str]) -> bool:
-    plain = line.replace("(", " ").replace(")", " ").replace("|", " ").split()
-    named = plain[1:]
-    first = named[: next((at for at, word in enumerate(named) if word[0] in "[<-"), len(named))]
-    if named[0] == "script":
-        return words[0] == "script" and all(word in first for word in words[1:])
-    return bool(words) and words[0] in first
+def grammar_lines() -> list[Line]:
+    """Return the grammar taken apart."""
+    return [read_line(line.strip()) for line in GRAMMAR.splitlines()[1:]]
+
+
+def read_line(text: str) -> Line:
+    """Take one line of the grammar apart."""
+    words = []
+    for part in re.findall(r"\([a-z |]+\)|\S+", text)[1:]:
+        if not re.fullmatch(r"\([a-z |]+\)|[a-z]+", part):
+            break
+        words.append(tuple(part.strip("()").replace("|", " ").split()))
+    options = tuple((name, value or None) for name, value in re.findall(r"(--[a-z-]+)(?:=(<[^>]+>))?", text))
+    arguments = tuple(re.findall(r"(?<![=\w])<[^>]+>", text))
+    return Line(text, tuple(words), options, arguments)
 
 
 def commands() -> list[str]:
     """Return every first word of the grammar, in its order."""
-    found: list[str] = []
-    for line in GRAMMAR.splitlines()[1:]:
-        plain = line.replace("(", " ").replace(")", " ").replace("|", " ").split()
-        several = "(" in line.split("[")[0] and plain[1] != "script"
-        found.extend(word for word in plain[1 : None if several else 2] if word[0] not in "[<-")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(word for line in grammar_lines() for word in line.words[0]))
 
 
-def options_of(lines: Sequence[str]) -> list[str]:
-    """Return the long options that these grammar lines name."""
-    names: list[str] = []
-    for line in lines:
-        for word in line.replace("[", " ").replace("]", " ").replace(")", " ").split():
-            if word.startswith("--") and len(word) > 2:
-                names.append(word.split("=")[0])
-    return list(dict.fromkeys(names))
+def subcommands(command: str) -> list[str]:
+    """Return the second words that a command has, none for most."""
+    lines = [line for line in grammar_lines() if line.fits([command]) and len(line.words) > 1]
+    return list(dict.fromkeys(word for line in lines for word in line.words[1]))
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -160,14 +203,14 @@ def explain(arguments: Sequence[str]) -> str:
         return f"which command? {', '.join(commands())}; {everything}"
     if words[0] not in commands():
         return f"no command {words[0]!r}{nearest(words[0], commands())}; {everything}"
-    scripts = ("list", "show", "start", "stop", "restart", "add", "set", "remove")
-    if words[0] == "script" and (len(words) == 1 or words[1] not in scripts):
-        if len(words) == 1:
-            return f"script what? {', '.join(scripts)}; {everything}"
-        return f"no command 'script {words[1]}'{nearest(words[1], scripts)}; {everything}"
-    lines = usage_lines(words)
-    known = options_of(lines)
-    usage = "usage:\n" + "\n".join(line.strip() for line in lines)
+    seconds = subcommands(words[0])
+    if seconds and len(words) == 1:
+        return f"{words[0]} what? {', '.join(seconds)}; {everything}"
+    if seconds and words[1] not in seconds:
+        return f"no command '{words[0]} {words[1]}'{nearest(words[1], seconds)}; {everything}"
+    lines = [line for line in grammar_lines() if line.fits(words)]
+    known = [name for line in lines for name, _ in line.options]
+    usage = "usage:\n" + "\n".join(line.text for line in lines)
     for word in arguments:
         name = word.split("=")[0]
         if name.startswith("-") and name != "--" and not any(option.startswith(name) for option in known):

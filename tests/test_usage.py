@@ -1,12 +1,25 @@
 """The grammar takes every line of the guide and explains itself to those who mistype."""
 
 import shlex
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orionagent.usage import GRAMMAR, UsageError, commands, options_of, parse, usage_lines, wants_help
+from orionagent.usage import (
+    OPTION_SUMMARIES,
+    SUMMARIES,
+    Line,
+    UsageError,
+    commands,
+    grammar_lines,
+    help_text,
+    parse,
+    read_line,
+    subcommands,
+    wants_help,
+)
 
 GUIDE = """\
 orion status
@@ -39,6 +52,9 @@ orion buffer flush --json
 orion ping
 orion reload --json
 orion version --json
+orion completion bash
+orion completion zsh
+orion completion fish
 orion daemon
 orion daemon --foreground
 orion console
@@ -105,7 +121,7 @@ def test_words_either_fit_or_are_explained(arguments: list[str]) -> None:
         (["script"], "script what?"),
         (["script", "strat", "web"], "did you mean 'start'?"),
         (["status", "--wach"], "did you mean '--watch'?"),
-        (["script", "start"], "orion script (start | stop | restart) (<name>... | --all) [--json]"),
+        (["script", "start"], "usage:\norion script (start | stop | restart) (<name>... | --all) [--json]"),
         (["script", "add", "web", "node", "x.js"], 'quotes: orion script add web "node x.js"'),
         (["log", "eror", "x"], "did you mean 'error'?"),
         (["logs", "--level=warning"], "did you mean 'warn'?"),
@@ -125,8 +141,23 @@ def test_help_is_recognized_anywhere_but_in_a_message(arguments: list[str]) -> N
 
 def test_the_grammar_s_own_parts_are_found() -> None:
     assert commands() == [
-        "status", "log", "logs", "script", "buffer", "ping", "reload", "version", "daemon", "console", "demo",
+        "status", "log", "logs", "script", "buffer", "ping", "reload", "version", "completion",
+        "daemon", "console", "demo",
     ]  # fmt: skip
-    assert options_of(usage_lines(["status"])) == ["--watch", "--json"]
-    assert len(usage_lines(["script"])) == GRAMMAR.count("orion script ")
-    assert options_of(usage_lines(["script", "stop"])) == ["--all", "--json"]
+    assert subcommands("script") == ["list", "show", "start", "stop", "restart", "add", "set", "remove"]
+    assert subcommands("completion") == ["bash", "zsh", "fish"]
+    assert subcommands("log") == []
+    assert read_line("orion script (start | stop) (<name>... | --all) [--cwd=<path>] [--json]") == Line(
+        text="orion script (start | stop) (<name>... | --all) [--cwd=<path>] [--json]",
+        words=(("script",), ("start", "stop")),
+        options=(("--all", None), ("--cwd", "<path>"), ("--json", None)),
+        arguments=("<name>",),
+    )
+
+
+def test_every_command_and_option_has_a_summary() -> None:
+    lines = grammar_lines()
+    paths = {" ".join(path) for line in lines for path in product(*line.words)} | set(commands())
+    assert paths - {f"completion {shell}" for shell in ("bash", "zsh", "fish")} == set(SUMMARIES)
+    assert {name for line in lines for name, _ in line.options} == set(OPTION_SUMMARIES)
+    assert all(summary in help_text() for summary in SUMMARIES.values())
