@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from orionagent.errors import OrionError, Unsupported
-from orionagent.tasks import Task, TaskGroup
+from orionagent.tasks import TaskGroup
 from orionagent.wire import RemoteCommand
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ class RemoteCommands:
         self._tasks = tasks
         self._clock = clock
         self._outcomes: OrderedDict[int, bool] = OrderedDict()
-        self._working: Task | None = None
+        # A flag rather than the greenlet: one that was killed would keep its request, and its socket, alive.
+        self._working = False
         self._silent_until_s = 0.0
 
     def take(self, backend: CommandBackend, hostname: str, offered: Sequence[RemoteCommand] | None) -> None:
@@ -57,14 +58,21 @@ class RemoteCommands:
 
         While earlier commands are still being done nothing is begun: the backend offers the rest again.
         """
-        if self._working is not None and not self._working.dead:
+        if self._working:
             return
         if offered is None and self._clock() < self._silent_until_s:
             return
         if offered is None or offered:
-            self._working = self._tasks.spawn("heartbeat:commands", self._work, backend, hostname, offered)
+            self._working = True
+            self._tasks.spawn("heartbeat:commands", self._work, backend, hostname, offered)
 
     def _work(self, backend: CommandBackend, hostname: str, offered: Sequence[RemoteCommand] | None) -> None:
+        try:
+            self._do_all(backend, hostname, offered)
+        finally:
+            self._working = False
+
+    def _do_all(self, backend: CommandBackend, hostname: str, offered: Sequence[RemoteCommand] | None) -> None:
         try:
             commands = backend.fetch_commands(hostname) if offered is None else offered
         except Unsupported:
