@@ -122,6 +122,11 @@ class Heartbeat:
         self._tasks.stop(timeout_s)
         self._beat(timeout_s=timeout_s, stopping=True)
 
+    def abandon(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """End the grid without a last word: the agent is about to be replaced and goes on under the same pid."""
+        self._stopped = True
+        self._tasks.stop(timeout_s)
+
     def reconfigure(
         self,
         *,

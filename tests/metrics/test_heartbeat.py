@@ -132,6 +132,15 @@ def test_the_last_heartbeat_says_that_it_is_the_last(rig: Rig) -> None:
     assert rig.backend.bodies.empty()
 
 
+def test_an_agent_that_is_replaced_does_not_say_that_it_stops(rig: Rig) -> None:
+    rig.heartbeat = rig.build(interval_ms=3_600_000)
+    rig.heartbeat.start()
+    rig.backend.next_body()
+    rig.heartbeat.abandon()
+    rig.heartbeat.stop()
+    assert rig.backend.bodies.empty()
+
+
 def test_a_backend_that_hangs_does_not_hold_up_the_stop(rig: Rig) -> None:
     rig.heartbeat = rig.build(interval_ms=3_600_000)
     rig.heartbeat.start()
