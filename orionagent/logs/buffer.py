@@ -47,7 +47,8 @@ class Buffer:
 
     Sole writer of sequence numbers and of the drop counters. Nothing here raises for the disk's sake. At most
     one claim is out at a time; its entries are not evicted while it is, so that what is delivered is never
-    counted as dropped: until its `ack` or `release` the limits may be exceeded by as much.
+    counted as dropped: until its `ack` or `release` the limits may be exceeded by as much. `tap` sees the
+    source, count and encoded lines of every batch.
     """
 
     def __init__(
@@ -58,17 +59,20 @@ class Buffer:
         max_entries: int,
         max_bytes: int,
         disk: Disk | None = None,
+        tap: Callable[[str, int, Sequence[bytes]], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         new_instance: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self._boot_id = boot_id
+        self._tap = tap
         self._queue = ExtentQueue()
         self._claim: Claim | None = None
         self._next_seq = 1
         self._order = 0
         self.dropped = Dropped()
+        self._written = self.dropped
         self.rejected_total = 0
         self.offsets: dict[str, int] = {}
         self.custody = Custody(
@@ -103,6 +107,21 @@ class Buffer:
             heads.append(self._claim.extents[0])
         return min((extent.at for extent in heads if extent is not None), default=None)
 
+    @property
+    def claimed(self) -> Claim | None:
+        """Return the claim that is out."""
+        return self._claim
+
+    def oldest_order(self, sources: Collection[str]) -> int:
+        """Return the place in time of the oldest waiting entry of these sources."""
+        head = self._queue.head(sources)
+        return head.order if head is not None else self._order + 1
+
+    def oldest_source(self) -> str | None:
+        """Return whose entry would have to go first."""
+        oldest = self._queue.oldest(alert=False) or self._queue.oldest(alert=True)
+        return oldest.source if oldest is not None else None
+
     def sources(self) -> list[str]:
         """Return the sources that have entries waiting (not claimed)."""
         return self._queue.sources()
@@ -135,6 +154,7 @@ class Buffer:
         self._next_seq = loaded.next_seq
         self._adopt(loaded)
         self.custody.settle(loaded)
+        self._written = self.dropped
         self._evict_surplus()
         return loaded
 
@@ -151,7 +171,8 @@ class Buffer:
             until=mine.until or loaded.dropped.until,
         )
         self.rejected_total += loaded.rejected_total
-        self.offsets = {**loaded.offsets, **self.offsets}
+        for pipe, offset in loaded.offsets.items():
+            self.offsets.setdefault(pipe, offset)
 
     def close(self) -> None:
         """Sync and close the journal; blocks for the disk."""
@@ -159,20 +180,26 @@ class Buffer:
 
     # Taking in
 
-    def append(self, batch: Batch, *, counters: bool = False) -> int:
+    def append(self, batch: Batch, *, evict: bool = True, counters: bool = False) -> int:
         """Number, encode and write a batch, evicting what is too old; return its first sequence number.
 
         Returns once the batch is in the journal (not: on the disk) or in memory while the disk refuses.
+        Without `evict` the limits may be exceeded by this batch, until entries come back from a failed request.
         `counters` writes the drop counters down with it.
         """
         count = len(batch.messages)
         first = self._next_seq
         if count:
-            offsets = {} if batch.offset is None else {f"{batch.source}:{batch.stream}": batch.offset}
+            pipe = batch.pipe or f"{batch.source}:{batch.stream}"
+            offsets = {} if batch.offset is None else {pipe: batch.offset}
             extent = self._extent(count, batch.source, batch.timestamp, alert=False)
-            self._put(extent, encode_batch(batch, first), offsets=offsets, counters=counters)
-            if count > self.max_entries or extent.size > self.max_bytes:
+            pieces = encode_batch(batch, first)
+            drops = self._evict(count, sum(map(len, pieces))) if evict else []
+            self._put(extent, pieces, offsets=offsets, drops=drops, counters=counters)
+            if evict and (count > self.max_entries or extent.size > self.max_bytes):
                 self._evict_surplus()
+            if self._tap is not None:
+                self._tap(batch.source, count, pieces)
         return first
 
     def append_alert(self, alert: Alert) -> int:
@@ -180,7 +207,9 @@ class Buffer:
         extent = self._extent(1, alert.source, alert.timestamp, alert=True)
         waiting = self._queue.newest_alert(alert.source)
         if self._queue.alerts < MOST_ALERTS or waiting is None:
-            self._put(extent, [encode_alert(alert)], drops=self._drop_alerts(MOST_ALERTS - 1))
+            line = encode_alert(alert)
+            drops = [*self._drop_alerts(MOST_ALERTS - 1), *self._evict(1, len(line))]
+            self._put(extent, [line], drops=drops)
             return extent.first
         payload = self.custody.payload(waiting)
         if payload is not None:
@@ -219,10 +248,8 @@ class Buffer:
         crc = 0
         for piece in pieces:
             crc = zlib.crc32(piece, crc)
-        if replaces is None:
-            before = self.dropped
-            drops = [*(drops or ()), *self._evict(extent.count, extent.size)]
-            counters = counters or bool(drops) or self.dropped is not before
+        counters = counters or self.dropped is not self._written
+        self._written = self.dropped
         if offsets:
             self.offsets.update(offsets)
         record = Record(
@@ -296,21 +323,52 @@ class Buffer:
         whole = [piece for piece in pieces if piece is not None]
         return whole if len(whole) == len(pieces) else None
 
-    def ack(self, claim: Claim, *, rejected: bool = False) -> None:
-        """Note that the claim's entries are delivered, or set aside for good."""
+    def ack(self, claim: Claim) -> None:
+        """Note that the claim's entries are delivered."""
         self._end(claim)
-        if rejected:
-            self.rejected_total += claim.entries
         ranges = self.custody.let_go(claim.extents)
-        if ranges or rejected:
-            self.custody.mark(Mark(ack=ranges, rejectedTotal=self.rejected_total if rejected else None))
+        if ranges:
+            self.custody.mark(Mark(ack=ranges))
+
+    def ack_first(self, claim: Claim, entries: int, size: int) -> Claim | None:
+        """Note that the first `entries`, `size` bytes, are delivered; return what is left of the claim."""
+        done = self._split_claim(claim, entries, size)
+        ranges = self.custody.let_go(done)
+        if ranges:
+            self.custody.mark(Mark(ack=ranges))
+        return self._claim
+
+    def reject_first(self, claim: Claim, size: int) -> Claim | None:
+        """Note that the first entry, `size` bytes, is set aside for good; return what is left of the claim."""
+        done = self._split_claim(claim, 1, size)
+        self.rejected_total += 1
+        self.custody.mark(Mark(ack=self.custody.let_go(done), rejectedTotal=self.rejected_total))
+        return self._claim
+
+    def _split_claim(self, claim: Claim, entries: int, size: int) -> list[Extent]:
+        """Take the first `entries` out of the claim."""
+        if entries >= claim.entries:
+            self._end(claim)
+            return list(claim.extents)
+        done: list[Extent] = []
+        rest = list(claim.extents)
+        left = entries
+        while left and rest[0].count <= left:
+            done.append(rest.pop(0))
+            left -= done[-1].count
+        if left:
+            done.append(rest[0].split(left, size - sum(extent.size for extent in done)))
+        self._claim = msgspec.structs.replace(
+            claim, extents=rest, entries=claim.entries - entries, bytes=claim.bytes - size
+        )
+        return done
 
     def lose(self, claim: Claim) -> None:
         """Give up what of the claim cannot be read any more; the rest waits again."""
         self._end(claim)
         gone = [extent for extent in claim.extents if self.custody.payload(extent) is None]
         self._queue.push_back(extent for extent in claim.extents if extent not in gone)
-        self._mark_dropped([range_ for extent in gone for range_ in self._drop(extent)], bool(gone))
+        self._mark_dropped([ended for extent in gone for ended in self._drop(extent)])
 
     def release(self, claim: Claim) -> None:
         """Put the claim's entries back; what is over the limits goes now."""
@@ -337,12 +395,11 @@ class Buffer:
             self.append(describe(told), counters=True)
 
     def _evict_surplus(self) -> None:
-        before = self.dropped
-        ranges = self._evict(0, 0)
-        self._mark_dropped(ranges, self.dropped is not before)
+        self._mark_dropped(self._evict(0, 0))
 
-    def _mark_dropped(self, ranges: list[Range], changed: bool) -> None:
-        if changed:
+    def _mark_dropped(self, ranges: list[Range]) -> None:
+        if self.dropped is not self._written:
+            self._written = self.dropped
             self.custody.mark(Mark(drop=ranges, dropped=self.dropped))
 
     def _evict(self, entries: int, size: int) -> list[Range]:

@@ -48,7 +48,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Closes a batch: the `bytes` before this line are the entries `first` to `last` of one source.
 
-    `offsets` maps "source:stream" to the byte offset behind these lines in that stream. `ack` and `drop` are
+    `offsets` maps a pipe ("script:stream") to the byte offset behind these lines. `ack` and `drop` are
     entries that ended by this very append (merged alerts, evictions), so that one write does both.
     """
 

@@ -1,0 +1,51 @@
+"""Owns the flow-control policy: who may be made to wait for room in the buffer, and for how long.
+
+Knows nothing of greenlets or clocks: times are arguments, in monotonic seconds.
+
+    healthy   the last request took at most 1 s and the one under way is not older: wait as long as it takes
+    slow      anything else that still succeeds: a source waits at most 5 s in any minute
+    failing   the last request failed, or none can be sent: nobody waits, the oldest entries go
+"""
+
+from collections import deque
+from typing import Literal, TypeAlias
+
+Pace: TypeAlias = Literal["healthy", "slow", "failing"]
+
+HEALTHY_S = 1.0
+BUDGET_S = 5.0
+WINDOW_S = 60.0
+
+
+class Budget:
+    """How long each source was made to wait within the last minute. Sole writer of that ledger.
+
+    Waits count whatever the pace was: what matters is how long the application stood still.
+    """
+
+    def __init__(self) -> None:
+        self._waits: dict[str, deque[tuple[float, float]]] = {}
+
+    def spend(self, source: str, started_s: float, ended_s: float) -> None:
+        """Note a wait."""
+        if ended_s > started_s:
+            self._waits.setdefault(source, deque()).append((started_s, ended_s))
+
+    def left_s(self, source: str, now_s: float, waiting_since_s: float) -> float:
+        """Return how much longer a source that waits since then may wait; never negative."""
+        waits = self._waits.get(source)
+        spent = now_s - waiting_since_s
+        if waits is not None:
+            while waits and waits[0][1] <= now_s - WINDOW_S:
+                waits.popleft()
+            if not waits:
+                del self._waits[source]
+            spent += sum(ended - started for started, ended in waits)
+        return max(BUDGET_S - spent, 0.0)
+
+
+def pace(*, failing: bool, last_took_s: float, under_way_s: float) -> Pace:
+    """Return the pace of a lane whose last request took so long and whose current one is so old (0: none)."""
+    if failing:
+        return "failing"
+    return "healthy" if last_took_s <= HEALTHY_S and under_way_s <= HEALTHY_S else "slow"
