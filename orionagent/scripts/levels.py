@@ -181,21 +181,22 @@ def _meaning(found: re.Match[str]) -> Level | None:
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """The levels of some lines: None when no line names one, else one (or None) per line."""
+    """What some lines are: their kinds or'ed, and their levels, one for all when no line names one."""
 
     kinds: int
-    levels: Sequence[Level | None] | None
+    levels: Level | list[Level]
 
 
 class LevelReader:
     """Reads the levels of many lines at once.
 
-    Sole writer of `_width`: how many characters the level word lately ended after. Lines of one program
-    repeat their heads (the same time stamp to the millisecond, one of four words), so that each distinct
-    head is looked at once.
+    `default` is the level of a line that names none. Sole writer of `_width`: how many characters the level
+    word lately ended after. Lines of one program repeat their heads (the same time stamp to the millisecond,
+    one of four words), so that each distinct head is looked at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, default: Level = "info") -> None:
+        self._default = default
         self._width = 0
         self._pause = 0
 
@@ -211,22 +212,22 @@ class LevelReader:
         for head in set(map(_HEAD, lines)):
             kinds |= _kinds[head]
         if not kinds & LEVEL:
-            return Reading(kinds=kinds, levels=None)
+            return Reading(kinds=kinds, levels=self._default)
         levels = self._read_lines(lines)
         return Reading(kinds=kinds, levels=levels)
 
     def _read_heads(self, lines: Sequence[str]) -> Reading | None:
         """Return the reading by distinct heads, or None where they differ too much for that to pay."""
-        width, kinds, unsure = self._width, 0, False
+        width, kinds, default = self._width, 0, self._default
         heads = list(map(itemgetter(slice(0, width)), lines))
-        known: dict[str, Level | None] = dict.fromkeys(heads)
+        known: dict[str, Level] = dict.fromkeys(heads, default)
         if len(known) * 8 > len(heads):
             joined = "\n".join(heads)
             if "<" in joined or not joined.isascii():
                 return None
             # No level depends on which digits stand in a time stamp.
             heads = joined.translate(_DIGITS).split("\n")
-            known = dict.fromkeys(heads)
+            known = dict.fromkeys(heads, default)
             if len(known) * 8 > len(heads):
                 return None
         open_heads: set[str] = set()
@@ -238,23 +239,22 @@ class LevelReader:
             found = _LINE.match(head)
             # A word at the very end of the head may go on behind it.
             if found is not None and found.end() <= width - 3:
-                known[head] = _meaning(found)
+                known[head] = _meaning(found) or default
             else:
-                unsure = True
                 open_heads.add(head)
         levels = list(map(known.__getitem__, heads))
-        if unsure:
+        if open_heads:
             for index, head in enumerate(heads):
                 if head in open_heads:
-                    levels[index] = level_of(lines[index])
+                    levels[index] = level_of(lines[index]) or default
         return Reading(kinds=kinds, levels=levels)
 
-    def _read_lines(self, lines: Sequence[str]) -> list[Level | None]:
+    def _read_lines(self, lines: Sequence[str]) -> list[Level]:
         """Return one level per line and learn from the first how wide this stream's heads are."""
         possible = [index for index, line in enumerate(lines) if _kinds[line[:4]] & LEVEL]
-        levels: list[Level | None] = [None] * len(lines)
+        levels = [self._default] * len(lines)
         for index in possible:
-            levels[index] = level_of(lines[index])
+            levels[index] = level_of(lines[index]) or self._default
         sample = _LINE.match(lines[possible[0]])
         if sample is not None and sample.end() <= 60:
             self._width = sample.end() + 6

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from orionagent.scripts.levels import JSON, LEVEL, TRACE, LevelReader, Reading, level_of
+from orionagent.scripts.levels import JSON, TRACE, LevelReader, Reading, level_of
 from orionagent.scripts.redact import Redactor
 from orionagent.scripts.structured import read_object
 from orionagent.scripts.traces import LOOK_BACK_LINES, Close, find_traces, may_hold_traces
@@ -55,7 +55,7 @@ class _Found:
         self.uniform: str | None = None
         self.extras: dict[int, Extra] = {}
 
-    def add(self, messages: list[str], levels: str | list[str], extras: dict[int, Extra]) -> None:
+    def add(self, messages: list[str], levels: str | Sequence[str], extras: dict[int, Extra]) -> None:
         """Append entries; `levels` is one for all or one each."""
         first = len(self.messages)
         if not first and isinstance(levels, str):
@@ -64,7 +64,7 @@ class _Found:
         if self.uniform is not None:
             self.levels, self.uniform = [self.uniform] * first, None
         self.messages += messages
-        self.levels += [levels] * len(messages) if isinstance(levels, str) else levels
+        self.levels.extend([levels] * len(messages) if isinstance(levels, str) else levels)
         self.extras |= {first + index: extra for index, extra in extras.items()}
 
 
@@ -93,7 +93,7 @@ class LineSplitter:
         self._multiline = multiline
         self._redactor = redactor or Redactor()
         self._max_line_bytes = max_line_bytes
-        self._levels = LevelReader()
+        self._levels = LevelReader(self._default)
         self._parts = 0
         self._part_level: str = self._default
         self._held_at: int | None = None
@@ -222,17 +222,16 @@ class LineSplitter:
         extras: dict[int, Extra],
         found: _Found,
     ) -> None:
-        default, kinds, read = self._default, reading.kinds, reading.levels
-        if not (kinds & JSON or spans or extras):
-            if read is None or not kinds & LEVEL:
-                found.add(lines, default, {})
-            else:
-                found.add(lines, [level or default for level in read[: len(lines)]], {})
+        read = reading.levels
+        if not isinstance(read, str):
+            # Lines that were held back have been read, but are not among these.
+            del read[len(lines) :]
+        if not (reading.kinds & JSON or spans or extras):
+            found.add(lines, read, {})
             return
-        levels: list[str] = (
-            [default] * len(lines) if read is None else [level or default for level in read[: len(lines)]]
-        )
-        if kinds & JSON:
+        default = self._default
+        levels: list[Level] = [read] * len(lines) if isinstance(read, str) else read
+        if reading.kinds & JSON:
             for index, line in enumerate(lines):
                 if line[:1] == "{" and (said := read_object(line)) is not None:
                     lines[index] = said.message
@@ -240,8 +239,7 @@ class LineSplitter:
                     if said.metadata is not None:
                         extras[index] = _with_metadata(extras.get(index), said.metadata)
         for start, end in reversed(spans):
-            if read is None or read[start] is None:
-                levels[start] = "error"
+            levels[start] = level_of(lines[start]) or "error"
             for index in range(start, end):
                 if index in extras:
                     lines[index] = f"{_overwritten(extras.pop(index))}\r{lines[index]}"

@@ -6,9 +6,10 @@ over two lines, or over the cut of an overlong line at a place without white spa
 
 import re
 from collections.abc import Sequence
+from itertools import repeat
 
 from orionagent.errors import ConfigError
-from orionagent.scripts.search import contains_any
+from orionagent.scripts.search import contains_word, rarest_letter
 
 MASK = "[redacted]"
 
@@ -21,6 +22,13 @@ class Rule:
         self.replacement = replacement
         self.gates = gates
         self.raw_gates = tuple(gate.encode() for gate in gates)
+        self._letters = tuple(rarest_letter(gate) for gate in self.raw_gates)
+
+    def may_match(self, chunk: bytes) -> bool:
+        """Tell, cheaply, whether this rule can match in the chunk."""
+        if not self.raw_gates:
+            return True
+        return any(map(contains_word, repeat(chunk), self.raw_gates, self._letters))
 
 
 # A value: quoted (inside a JSON string the quotes carry a backslash) or up to the next separator. The quotes
@@ -73,10 +81,6 @@ class Redactor:
                 ) from None
         self.rules = tuple(rules)
 
-    def rules_for(self, chunk: bytes) -> list[Rule]:
-        """Return the rules that may match somewhere in this chunk."""
-        return [rule for rule in self.rules if not rule.raw_gates or contains_any(chunk, rule.raw_gates)]
-
     def redact(self, text: str) -> str:
         """Return one line without its secrets."""
         for rule in self.rules:
@@ -86,7 +90,9 @@ class Redactor:
 
     def redact_lines(self, chunk: bytes, lines: list[str]) -> None:
         """Replace, in place, the secrets in the lines of a chunk."""
-        for rule in self.rules_for(chunk):
+        for rule in self.rules:
+            if not rule.may_match(chunk):
+                continue
             sub, replacement = rule.pattern.sub, rule.replacement
             if not rule.gates:
                 lines[:] = [sub(replacement, line) for line in lines]

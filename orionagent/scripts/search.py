@@ -24,6 +24,20 @@ def _load_search() -> "ctypes._NamedFuncPointer | None":
 _memmem = _load_search()
 
 
+# Letters from the rarest to the commonest in what programs print.
+_RARITY = b"KQZXJYVHBFUMWGPCLDSNTRIOAEqzxjkvbywfgmphudlcsnrioate"
+
+
+def rarest_letter(word: bytes) -> bytes:
+    """Return the letter of an ASCII word that is the least likely to occur in a chunk."""
+    return bytes([min(word, key=_RARITY.find)])
+
+
+def contains_word(chunk: bytes, word: bytes, letter: bytes) -> bool:
+    """Tell whether `word` occurs in the chunk; its `letter` is looked for first, a tenth of the search's cost."""
+    return letter in chunk and contains_any(chunk, (word,))
+
+
 def contains_any(chunk: bytes, words: Iterable[bytes]) -> bool:
     """Tell whether one of the words occurs in the chunk."""
     size = len(chunk)
