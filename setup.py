@@ -48,6 +48,7 @@ setup(
     # A script, not an entry point: the generated entry point imports importlib.metadata and doubles
     # the start-up time of every command.
     scripts=["bin/orion"],
+    data_files=[("share/man/man1", ["docs/orion.1"])],
     install_requires=[
         "gevent>=24.10",
         "psutil>=5.9",
