@@ -4,7 +4,7 @@ Must not know sockets, nor what a command does.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -35,21 +35,26 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """What a handler returns to answer many times: an item per reply; `items` may block between them."""
+    """What a handler returns to answer many times.
 
-    items: Iterable[Any]
+    `bursts` yields the items, an answer each, those at hand at once, and may block in between. It is closed when the
+    caller has gone, so its `finally` lets go of what the items come from.
+    """
+
+    bursts: Generator[Sequence[Any]]
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, frozen=True):
     """A row of the command table.
 
-    `params` is the struct that the request's fields must fit; `handler(params, caller)` returns the reply's
-    data or a `Stream`, may block, and raises OrionError to refuse. `limited` counts against the caller's rate.
+    `params` is the struct that the request's fields must fit, its field order that of positional parameters; None
+    gives the handler a plain mapping. `handler(params, caller)` returns the reply's data or a `Stream`, may block, and
+    raises OrionError to refuse. `limited` counts against the caller's rate unless it may operate the agent.
     """
 
     name: str
     access: Access
-    params: type[msgspec.Struct]
+    params: type[msgspec.Struct] | None
     handler: Callable[[Any, Caller], Any]
     limited: bool = False
 
@@ -67,6 +72,10 @@ def read_params(command: Command, values: Mapping[str, Any] | Sequence[Any]) -> 
     Raises:
         BadRequest: a field is unknown (the nearest is named), missing or malformed, or there are too many.
     """
+    if command.params is None:
+        if not isinstance(values, Mapping):
+            raise BadRequest(f"cannot {command.name}: its params must come by name; send one map")
+        return dict(values)
     known = msgspec.structs.fields(command.params)
     names = [field.encode_name for field in known]
     if not isinstance(values, Mapping):
@@ -76,16 +85,26 @@ def read_params(command: Command, values: Mapping[str, Any] | Sequence[Any]) -> 
         values = dict(zip(names, values, strict=False))
     for name in values:
         if name not in names:
-            near = difflib.get_close_matches(name[:100], names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names) or 'none'}"
-            raise BadRequest(f"cannot {command.name}: unknown field {name[:100]!r}; {hint}")
+            hint = nearest(name, names) or f"; it takes {', '.join(names) or 'none'}"
+            raise BadRequest(f"cannot {command.name}: unknown field {brief(name)}{hint}")
     for field in known:
         if field.required and field.encode_name not in values:
             raise BadRequest(f"cannot {command.name}: no {field.encode_name} given; add the field")
     try:
         return msgspec.convert(values, command.params)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:
         raise BadRequest(f"cannot {command.name}: {str(error).replace('$.', '')}") from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the most similar known name, nothing where none is similar."""
+    near = difflib.get_close_matches(name[:100], list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def brief(text: str) -> str:
+    """Return what somebody sent in quotes, bounded, on one line and harmless to a terminal."""
+    return ascii(text if len(text) <= 100 else text[:97] + "...")
 
 
 class RateLimit:

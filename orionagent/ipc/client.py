@@ -1,100 +1,191 @@
-"""Owns the command line's side of the Unix socket: one request line out, reply lines in, errors translated.
+"""Owns the caller's side of the socket: one JSON line out, one or many back, blocking.
 
-Must not know what the commands mean; imports `_socket` and `json` only (no gevent, no msgspec): this is the
-command line's start-up time.
+Must not know gevent, msgspec, `socket` or `json`: this is the command line's start-up time, so it keeps to
+C modules (`_socket`, `_json`) and `orionagent.errors`.
 """
 
 import _socket
-import json
-from collections.abc import Iterator
-from typing import Any
+import time
+from _json import encode_basestring_ascii, make_encoder, make_scanner
 
-from orionagent.errors import NotPermitted, NotRunning, OrionError, Timeout
+from orionagent import errors
 
+TYPE_CHECKING = False  # `typing` costs 12 ms; type checkers know this name
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+READ_BYTES = 65536
 CONNECT_TIMEOUT_S = 10.0
+FOREVER_S = float("inf")
+START = "start it: systemctl start orion-agent (or: orion daemon)"
+
+_KINDS = {
+    kind.code: kind
+    for kind in (
+        errors.BadRequest,
+        errors.NotFound,
+        errors.Exists,
+        errors.NotPermitted,
+        errors.Busy,
+        errors.Timeout,
+        errors.ConfigError,
+        errors.SpawnError,
+        errors.BufferUnusable,
+    )
+}
 
 
-def call(socket_path: str, cmd: str, *, timeout_s: float | None = None, **params: object) -> Any:
-    """Ask the daemon and return its reply's `data`.
+class _ScannerContext:
+    """What `_json`'s scanner asks for; the values are those of `json.JSONDecoder()`."""
 
-    Blocks until the reply is there, at most `timeout_s` between two pieces of it; None waits for ever, as
-    stopping a script may take its whole stop timeout.
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+
+
+def _refuse_value(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+_scan = make_scanner(_ScannerContext)  # type: ignore[arg-type]
+_encode = make_encoder(None, _refuse_value, encode_basestring_ascii, None, ":", ",", False, False, False)
+
+
+def call(socket_path: str, cmd: str, /, *, timeout_s: "float | None" = None, **params: "Any") -> "Any":
+    """Run a command of docs/ipc.md and return its `data`; parameters that are None are left out.
+
+    Blocks until the answer is there, at most `timeout_s` in all; None waits as long as the daemon lives, for
+    stopping a script may take its whole stop timeout. The connect alone is bounded by CONNECT_TIMEOUT_S.
 
     Raises:
-        NotRunning: nobody answers on the socket, or the daemon ended before its reply.
-        NotPermitted: the socket cannot be opened by this user.
-        Timeout: `timeout_s` passed.
-        OrionError: the daemon refused; `code` is the reply's.
+        NotRunning: no daemon answers, or it ended before it did; the message says how to start it.
+        NotPermitted: this user may not.
+        Timeout: no answer in time; the command may have been carried out all the same.
+        OrionError: what the daemon refused with, by its kind.
     """
-    connection = _connect(socket_path)
+    deadline = FOREVER_S if timeout_s is None else time.monotonic() + timeout_s
+    for data in _exchange(socket_path, cmd, params, deadline):
+        return data
+    raise _cut_off(cmd)
+
+
+def stream(socket_path: str, cmd: str, /, **params: "Any") -> "Iterator[Any]":
+    """Run a command that answers many times; yield each `data` until the stream or the daemon ends.
+
+    Blocks between replies without limit; closing the iterator ends the stream. Raises what `call` raises,
+    but once the first reply is there the daemon's end is the stream's end, no error.
+    """
+    return _exchange(socket_path, cmd, params, FOREVER_S)
+
+
+def _exchange(path: str, cmd: str, params: "dict[str, Any]", deadline: float) -> "Iterator[Any]":
+    """Yield the `data` of every reply until the daemon closes."""
+    fields = {"cmd": cmd, **{name: value for name, value in params.items() if value is not None}}
+    request = "".join(_encode(fields, 0)).encode() + b"\n"
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
-        connection.settimeout(timeout_s)
-        for line in _exchange(connection, cmd, params):
-            return _data(line)
+        _connect(connection, path, min(deadline, time.monotonic() + CONNECT_TIMEOUT_S))
+        try:
+            _set_deadline(connection, deadline)
+            connection.sendall(request)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # Turned away before it was read: the reason is there to be read.
+        answered = False
+        for line in _read_lines(connection, deadline):
+            reply = _read_reply(cmd, line)
+            if reply.get("end"):
+                return
+            answered = True
+            yield reply.get("data")
+        if not answered:
+            raise _cut_off(cmd)
     except TimeoutError:
-        raise Timeout(f"cannot {cmd}: the daemon gave no answer within {timeout_s:g} s") from None
-    finally:
-        connection.close()
-    raise NotRunning(f"cannot {cmd}: the daemon ended before it answered")
-
-
-def stream(socket_path: str, cmd: str, **params: object) -> Iterator[Any]:
-    """Yield the `data` of each reply until the daemon closes the connection; blocks between replies.
-
-    Raises: as `call`.
-    """
-    connection = _connect(socket_path)
-    try:
-        connection.settimeout(None)
-        for line in _exchange(connection, cmd, params):
-            yield _data(line)
+        raise errors.Timeout(f"cannot tell how {cmd} went: no answer in time; see `orion status`") from None
     finally:
         connection.close()
 
 
-def _connect(socket_path: str) -> _socket.socket:
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+def _read_lines(connection: _socket.socket, deadline: float) -> "Iterator[str]":
+    """Yield whole lines until the daemon closes; raises TimeoutError at the deadline."""
+    buffer = bytearray()
+    while True:
+        _set_deadline(connection, deadline)
+        try:
+            chunk = connection.recv(READ_BYTES)
+        except ConnectionResetError:
+            return
+        if not chunk:
+            return
+        start = len(buffer)
+        buffer += chunk
+        while (end := buffer.find(b"\n", start)) >= 0:
+            line = buffer[:end].decode("utf-8", "replace")
+            del buffer[: end + 1]
+            start = 0
+            yield line
+
+
+def _connect(connection: _socket.socket, path: str, deadline: float) -> None:
     try:
-        connection.settimeout(CONNECT_TIMEOUT_S)
-        connection.connect(socket_path)
+        _set_deadline(connection, deadline)
+        try:
+            connection.connect(path)
+        except BlockingIOError:
+            # A full backlog (the daemon is being replaced): only a blocking connect waits in that queue.
+            _connect_blocking(connection, path, deadline)
+    except TimeoutError:
+        raise
     except PermissionError:
-        connection.close()
-        raise NotPermitted(f"cannot open {socket_path}: permission denied; use sudo") from None
+        raise errors.NotPermitted(f"cannot open {path}: permission denied; use sudo") from None
     except (FileNotFoundError, NotADirectoryError):
-        connection.close()
-        raise NotRunning(f"the daemon is not running: no socket at {socket_path}") from None
+        raise errors.NotRunning(f"the daemon is not running: no socket at {path}; {START}") from None
     except ConnectionRefusedError:
-        connection.close()
-        raise NotRunning(f"the daemon is not running: nobody answers at {socket_path}") from None
-    except TimeoutError:
-        connection.close()
-        raise Timeout(f"cannot reach the daemon: {socket_path} takes no connection") from None
+        raise errors.NotRunning(f"the daemon is not running: nobody answers at {path}; {START}") from None
     except OSError as error:
-        connection.close()
-        raise OrionError(f"cannot reach the daemon: {socket_path}: {error.strerror or error}") from None
-    return connection
+        raise errors.OrionError(f"cannot reach the daemon: {path}: {error.strerror or error}") from None
 
 
-def _exchange(connection: _socket.socket, cmd: str, params: dict[str, object]) -> Iterator[bytes]:
-    """Send the request and yield reply lines until the peer closes."""
-    pending = b""
+def _connect_blocking(connection: _socket.socket, path: str, deadline: float) -> None:
+    from _struct import pack  # noqa: PLC0415 - rarely needed
+
+    left_s = max(0.001, deadline - time.monotonic())
+    bound = pack("@ll", int(left_s), int(left_s % 1 * 1e6))
+    connection.settimeout(None)
+    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, bound)
     try:
-        connection.sendall(json.dumps({"cmd": cmd, **params}).encode() + b"\n")
-        while chunk := connection.recv(65536):
-            *lines, pending = (pending + chunk).split(b"\n")
-            yield from lines
-    except (BrokenPipeError, ConnectionResetError):
+        connection.connect(path)
+    except BlockingIOError:
+        raise TimeoutError from None
+
+
+def _set_deadline(connection: _socket.socket, deadline: float) -> None:
+    if deadline == FOREVER_S:
+        connection.settimeout(None)
         return
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    connection.settimeout(left_s)
 
 
-def _data(line: bytes) -> Any:
+def _read_reply(cmd: str, line: str) -> "dict[str, Any]":
     try:
-        reply = json.loads(line)
-    except ValueError:
+        reply, _ = _scan(line, 0)
+    except (ValueError, StopIteration):
         reply = None
     if not isinstance(reply, dict):
-        raise OrionError("cannot read the daemon's reply: it is no JSON object; is its version another one?")
-    if reply.get("ok") is not True:
-        message = str(reply.get("error") or "the daemon refused without a reason")
-        raise OrionError(message, code=str(reply.get("code") or "failed"))
-    return reply.get("data")
+        raise errors.OrionError(f"cannot run {cmd}: what answers on the socket does not speak our protocol")
+    if reply.get("ok") is True:
+        return reply
+    message, code = reply.get("error"), reply.get("code")
+    message = message if isinstance(message, str) else f"cannot run {cmd}: refused without a reason"
+    code = code if isinstance(code, str) else "failed"
+    raise _KINDS.get(code, errors.OrionError)(message, code=code)
+
+
+def _cut_off(cmd: str) -> errors.NotRunning:
+    return errors.NotRunning(f"cannot tell how {cmd} went: the daemon ended before it answered; {START}")

@@ -15,7 +15,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from orionagent.errors import BadRequest, Busy, NotPermitted, OrionError, Timeout
-from orionagent.ipc.access import NEEDS, Caller, Command, RateLimit, Stream, read_params
+from orionagent.ipc.access import NEEDS, Access, Caller, Command, RateLimit, Stream, brief, nearest, read_params
 from orionagent.ipc.protocol import Framing, Malformed, Request, framing_for
 from orionagent.tasks import Task, TaskGroup
 
@@ -134,13 +134,13 @@ class Connection:
         """
         command = self._commands.get(request.cmd)
         if command is None:
-            names = ", ".join(self._commands)
-            raise BadRequest(f"cannot do {request.cmd[:100]!r}: no such command; there are {names}")
+            hint = nearest(request.cmd, self._commands) or f"; there are {', '.join(self._commands)}"
+            raise BadRequest(f"cannot do {brief(request.cmd)}: no such command{hint}")
         if self.caller.access < command.access:
             raise NotPermitted(f"cannot {command.name}: only {NEEDS[command.access]} may; use sudo")
         try:
             params = read_params(command, request.params)
-            if command.limited:
+            if command.limited and self.caller.access is Access.EVERYONE:
                 self._limit.take(self.caller.uid, time.monotonic())
             return command.handler(params, self.caller)
         except OrionError:
@@ -174,8 +174,8 @@ class Connection:
         done.set()
         self._send(framing.opening(request))
         try:
-            for item in stream.items:
-                self._send(framing.item(request, item))
+            for items in stream.bursts:
+                self._send(b"".join([framing.item(request, item) for item in items]))
                 if self._broken:
                     return
         except OrionError:
@@ -183,9 +183,7 @@ class Connection:
         except Exception as error:
             raise self._internal(request, error) from error
         finally:
-            close = getattr(stream.items, "close", None)
-            if close is not None:
-                close()
+            stream.bursts.close()
 
     def _send(self, data: bytes) -> None:
         """Write whole messages; a caller that does not read them in time is cut off."""

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import gevent
@@ -59,23 +59,23 @@ class Service:
     def flood(self, params: Nothing, caller: Caller) -> Stream:
         return Stream(self._pour())
 
-    def _pour(self) -> Iterator[object]:
+    def _pour(self) -> Generator[Sequence[object]]:
         self.streams += 1
         try:
             while True:
-                yield {"entry": "x" * 1000}
+                yield [{"entry": "x" * 1000}]
         finally:
             self.streams -= 1
 
     def wait_for_gate(self, params: Nothing, caller: Caller) -> Stream:
         return Stream(self._quiet())
 
-    def _quiet(self) -> Iterator[object]:
+    def _quiet(self) -> Generator[Sequence[object]]:
         self.streams += 1
         try:
-            yield {"entry": 1}
+            yield [{"entry": 1}]
             self.gate.wait()
-            yield {"entry": 2}
+            yield [{"entry": 2}]
         finally:
             self.streams -= 1
 
