@@ -176,7 +176,7 @@ def api_base(config: AgentConfig, where: str = "config.json") -> str:
         raise ConfigError(f"cannot use {where}: apiUrl {config.apiUrl!r} is no address; give https://host")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(f"cannot use {where}: apiUrl must be host and path only")
-    if parts.scheme == "http" and not config.allowInsecure and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not config.allowInsecure and not is_loopback(config.apiUrl):
         raise ConfigError(
             f"cannot use {where}: apiUrl {config.apiUrl!r} would send the token in clear; "
             'use https, or set "allowInsecure": true'
@@ -185,11 +185,13 @@ def api_base(config: AgentConfig, where: str = "config.json") -> str:
     return base if base.endswith(API_SUFFIX) else base + API_SUFFIX
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Tell whether an address leads to this machine, by its name alone: nothing is looked up."""
+    host = urlsplit(address).hostname or ""
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return host == "localhost"
 
 
 def check_script_target(script: ScriptConfig) -> None:

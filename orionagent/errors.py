@@ -112,7 +112,7 @@ class Retryable(BackendError):
 
 
 class Refused(BackendError):
-    """401 or 403: the token is not accepted."""
+    """401, 403, a redirect or a certificate that is not trusted: nothing may be sent until a person acts."""
 
     code = "backend-refused"
 

@@ -15,6 +15,8 @@ import pytest  # noqa: E402
 
 from orionagent.paths import Paths  # noqa: E402
 
+pytest_plugins = ("tests.faults.fixtures",)
+
 
 def child_pids() -> set[int]:
     """Return the pids of this process's children, zombies included."""

@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "orionagent"
 ROW = re.compile(r"^\| `(?P<module>[a-z_/]+)` \|[^|]+\|(?P<floors>[^|]*)\|(?P<third>[^|]*)\|$", re.MULTILINE)
 PURE = (
+    "answers",
     "backoff",
     "metrics/mounts",
     "metrics/rates",
