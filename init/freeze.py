@@ -18,6 +18,7 @@ import tarfile
 from pathlib import Path
 
 from cx_Freeze import Executable, Freezer
+from manual import manual
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -63,7 +64,7 @@ def main() -> None:
     source = stage(work / "source", version)
     freeze(source, tree)
     trim(tree)
-    share(tree)
+    share(tree, version)
     arguments.out.mkdir(parents=True, exist_ok=True)
     tarball = arguments.out / f"orion-agent-{version}-linux-{platform.machine()}.tar.gz"
     pack(tree, tarball)
@@ -161,7 +162,7 @@ def trim(tree: Path) -> None:
             subprocess.run(["strip", "--strip-unneeded", path], check=True)
 
 
-def share(tree: Path) -> None:
+def share(tree: Path, version: str) -> None:
     """Add what is installed beside the program."""
     folder = tree / "share"
     folder.mkdir(exist_ok=True)  # cx_Freeze puts the certificates there
@@ -178,11 +179,7 @@ def share(tree: Path) -> None:
             (folder / f"orion.{shell}").write_bytes(done.stdout)
         else:
             print(f"left out: there is no completion for {shell}", file=sys.stderr)
-    manual = REPOSITORY / "docs" / "orion.1"
-    if manual.exists():
-        shutil.copy(manual, folder / "orion.1")
-    else:
-        print("left out: docs/orion.1 is not there", file=sys.stderr)
+    (folder / "orion.1").write_text(manual(version), encoding="utf-8")
 
 
 def pack(tree: Path, tarball: Path) -> None:
