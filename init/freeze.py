@@ -18,7 +18,6 @@ import tarfile
 from pathlib import Path
 
 from cx_Freeze import Executable, Freezer
-from manual import manual
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -46,6 +45,7 @@ SHARED = {
     "scripts.json": "etc/scripts.json",
     "LICENSE": "LICENSE",
     "CHANGELOG.md": "CHANGELOG.md",
+    "orion.1": "docs/orion.1",
     "operators.md": "docs/operators.md",
 }
 SHELLS = ("bash", "zsh", "fish")
@@ -64,7 +64,7 @@ def main() -> None:
     source = stage(work / "source", version)
     freeze(source, tree)
     trim(tree)
-    share(tree, version)
+    share(tree)
     arguments.out.mkdir(parents=True, exist_ok=True)
     tarball = arguments.out / f"orion-agent-{version}-linux-{platform.machine()}.tar.gz"
     pack(tree, tarball)
@@ -162,7 +162,7 @@ def trim(tree: Path) -> None:
             subprocess.run(["strip", "--strip-unneeded", path], check=True)
 
 
-def share(tree: Path, version: str) -> None:
+def share(tree: Path) -> None:
     """Add what is installed beside the program."""
     folder = tree / "share"
     folder.mkdir(exist_ok=True)  # cx_Freeze puts the certificates there
@@ -179,7 +179,6 @@ def share(tree: Path, version: str) -> None:
             (folder / f"orion.{shell}").write_bytes(done.stdout)
         else:
             print(f"left out: there is no completion for {shell}", file=sys.stderr)
-    (folder / "orion.1").write_text(manual(version), encoding="utf-8")
 
 
 def pack(tree: Path, tarball: Path) -> None:
