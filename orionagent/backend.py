@@ -194,22 +194,46 @@ class Backend:
             raise Refused(f"{call}: there is no token; run: sudo orion setup --server")
         if not TOKEN.fullmatch(token):
             raise Refused(f"{call}: the token holds white space or unprintable characters; give it anew")
-        answer = self._exchange(call, self._lanes[lane], self._prepare(route, body, headers, token))
-        now_s = self._wall_clock()
-        skew_s = answers.clock_skew_s(answer.headers.get("Date"), now_s)
-        if skew_s is not None:
-            self.clock_skew_s = skew_s
+        answer = self._exchange(call, self._lanes[lane], self._prepare(self._base + route, body, headers, token))
+        now_s = self._note_clock(answer)
         error = answers.failure(answer.status, answer.headers, answer.body, call=call, token=token, now_s=now_s)
         if error is not None:
             raise error
         return answer
 
+    def ask(self, route: str, fields: object = None, *, token: str | None = None) -> tuple[int, bytes]:
+        """Call a route for people, which is below /api rather than /api/v1: GET, or POST where there are fields.
+
+        Returns status and body, whatever they are.
+
+        Raises:
+            Retryable: the backend could not be reached.
+            Refused: its certificate is not trusted, or the token cannot be sent.
+        """
+        base = self._base.removesuffix("/v1")
+        call = f"cannot reach {base}{route}"
+        if token is not None and not TOKEN.fullmatch(token):
+            raise Refused(f"{call}: the token holds white space or unprintable characters; give it anew")
+        body = None if fields is None else msgspec.json.encode(fields)
+        request = self._prepare(base + route, body, {"Content-Type": JSON}, token)
+        answer = self._exchange(call, self._lanes["heartbeat"], request)
+        self._note_clock(answer)
+        return answer.status, answer.body
+
+    def _note_clock(self, answer: _Answer) -> float:
+        """Take the backend's clock from an answer; return ours."""
+        now_s = self._wall_clock()
+        skew_s = answers.clock_skew_s(answer.headers.get("Date"), now_s)
+        if skew_s is not None:
+            self.clock_skew_s = skew_s
+        return now_s
+
     def _prepare(
-        self, route: str, body: bytes | None, headers: Mapping[str, str], token: str
+        self, url: str, body: bytes | None, headers: Mapping[str, str], token: str | None
     ) -> requests.PreparedRequest:
         request = requests.PreparedRequest()
         request.method = "GET" if body is None else "POST"
-        request.url = self._base + route
+        request.url = url
         request.body = body
         request.hooks = {}
         request.headers = CaseInsensitiveDict(
@@ -217,11 +241,12 @@ class Backend:
                 "User-Agent": f"orion-agent/{__version__}",
                 "Accept": JSON,
                 "Accept-Encoding": "identity",
-                "Authorization": f"Bearer {token}",
                 "Orion-Hostname": quote(self._hostname),
                 **headers,
             }
         )
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
         return request
