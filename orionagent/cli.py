@@ -286,16 +286,11 @@ def console(request: Request) -> int:
         raise OrionError(
             f"cannot start the console: {error.name} is not installed; do pip install 'orion-agent[console]'"
         ) from None
-<<<<<<< HEAD
     data = os.path.abspath(request.options["--data"] or default_console_data())
     if request.options["--listen"]:
         serve(request.options["--listen"], data)
     else:
         serve(data_dir=data)
-=======
-    listen = request.options["--listen"] or "127.0.0.1:3001"
-    serve(listen, os.path.abspath(request.options["--data"] or default_console_data()))
->>>>>>> 778711f (Show servers, entries and alerts on a page that follows live)
     return DONE
 
 
