@@ -97,8 +97,6 @@ def _exchange(path: str, cmd: str, params: "dict[str, Any]", deadline: float) ->
         answered = False
         for line in _read_lines(connection, deadline):
             reply = _read_reply(cmd, line)
-            if reply.get("end"):
-                return
             answered = True
             yield reply.get("data")
         if not answered:

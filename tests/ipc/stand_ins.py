@@ -39,6 +39,17 @@ def make_row(name: str, phase: str = "stopped") -> Row:
     }
 
 
+def make_entry(seq: int, message: str) -> Row:
+    return {
+        "seq": seq,
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "level": "info",
+        "message": message,
+        "source": "api-backend-source",
+        "stream": "stdout",
+    }
+
+
 class ScriptsInMemory:
     """Rows and definitions without processes. `gate`, once cleared, holds every `stop` up."""
 
@@ -167,7 +178,7 @@ class EntriesInMemory:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.followers: list[QueueFollower] = []
-        self.past: list[Row] = []
+        self.past: list[Row] = [make_entry(9, "ready")]
 
     def offer(self, batch: Batch, /) -> int:
         self.batches.append(batch)
