@@ -80,7 +80,7 @@ class Drain:
         self._now = now
         self._monotonic = monotonic
         self._wanted = Event()
-        self._pausing = False
+        self._pausing: Lane | None = None
         self._sent_at = 0.0
         self.outage = Retry(draw)
         self.flight: tuple[Lane, float] | None = None
@@ -89,7 +89,7 @@ class Drain:
 
     def offer(self) -> None:
         """Hear that the buffer got more; cheap, called for every batch."""
-        if not self._pausing or self._plenty():
+        if self._pausing is None or self._plenty(self._pausing):
             self._wanted.set()
 
     def poke(self) -> None:
@@ -112,7 +112,7 @@ class Drain:
             lane, wait_s = self._choose()
             if lane is None:
                 self._wanted.wait(wait_s)
-            elif not self._pause():
+            elif not self._pause(lane):
                 self._ship(lane)
 
     def _choose(self) -> tuple[Lane | None, float | None]:
@@ -135,20 +135,24 @@ class Drain:
             return next(iter(due)), None
         return min(due, key=lambda lane: self._buffer.oldest_order(due[lane])), None
 
-    def _plenty(self) -> bool:
+    def _plenty(self, lane: Lane) -> bool:
+        """Tell whether enough waits for a request that is worth its cost, or somebody may wait for room."""
         buffer = self._buffer
-        return buffer.entries >= PLENTY_ENTRIES or buffer.size_bytes >= PLENTY_BYTES
+        entries, size = lane.room(self._monotonic())
+        return buffer.entries >= min(PLENTY_ENTRIES, entries, buffer.max_entries // 2) or (
+            buffer.size_bytes >= min(PLENTY_BYTES, size, buffer.max_bytes // 2)
+        )
 
-    def _pause(self) -> bool:
+    def _pause(self, lane: Lane) -> bool:
         """Let entries gather after the previous request; tell whether to look around again."""
         left = self._sent_at + PAUSE_S - self._monotonic()
-        if left <= 0 or self._plenty() or self.outage.failing:
+        if left <= 0 or self._plenty(lane) or self.outage.failing:
             return False
-        self._pausing = True
+        self._pausing = lane
         try:
-            return bool(self._wanted.wait(left)) and not self._plenty()
+            return bool(self._wanted.wait(left)) and not self._plenty(lane)
         finally:
-            self._pausing = False
+            self._pausing = None
 
     # One request
 

@@ -23,7 +23,9 @@ class Budget:
     Waits count whatever the pace was: what matters is how long the application stood still.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget_s: float = BUDGET_S, window_s: float = WINDOW_S) -> None:
+        self._budget_s = budget_s
+        self._window_s = window_s
         self._waits: dict[str, deque[tuple[float, float]]] = {}
 
     def spend(self, source: str, started_s: float, ended_s: float) -> None:
@@ -36,12 +38,12 @@ class Budget:
         waits = self._waits.get(source)
         spent = now_s - waiting_since_s
         if waits is not None:
-            while waits and waits[0][1] <= now_s - WINDOW_S:
+            while waits and waits[0][1] <= now_s - self._window_s:
                 waits.popleft()
             if not waits:
                 del self._waits[source]
             spent += sum(ended - started for started, ended in waits)
-        return max(BUDGET_S - spent, 0.0)
+        return max(self._budget_s - spent, 0.0)
 
 
 def pace(*, failing: bool, last_took_s: float, under_way_s: float) -> Pace:

@@ -254,4 +254,6 @@ def _decode(line: bytes | None) -> Entry | Alert | None:
 
 def _looks_like_entry(line: bytes | None) -> bool:
     """Tell whether an unreadable line was an entry rather than a record, padding or a blank line."""
-    return line is None or (b'"check":' not in line and bool(line.strip(b"\0 \t\r")))
+    if line is None or line.startswith(ENTRY_START):
+        return True
+    return b'"check":' not in line and bool(line.strip(b"\0 \t\r"))

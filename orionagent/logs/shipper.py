@@ -89,6 +89,7 @@ class Shipper:
         token_for: Callable[[str], str | None],
         on_failure: Callable[[TaskFailed], None] | None = None,
         disk: Disk | None = None,
+        budget: Budget | None = None,
         draw: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -123,7 +124,7 @@ class Shipper:
             monotonic=monotonic,
         )
         self._waiters: deque[Event] = deque()
-        self._budget = Budget()
+        self._budget = budget or Budget()
         self._disk_wanted = Event()
         self._halt = Event()
         self._tending: Task | None = None
