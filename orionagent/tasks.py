@@ -5,7 +5,7 @@ Knows nothing of what the greenlets do.
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gevent
 from gevent.event import AsyncResult
@@ -13,7 +13,10 @@ from gevent.event import AsyncResult
 log = logging.getLogger(__name__)
 
 
-Task: TypeAlias = "gevent.Greenlet[..., Any]"
+if TYPE_CHECKING:
+    Task: TypeAlias = gevent.Greenlet[..., Any]
+else:  # not subscriptable at run time
+    Task = gevent.Greenlet
 
 
 class TaskFailed(Exception):

@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 
 from orionagent.paths import Paths  # noqa: E402
 
-pytest_plugins = ("tests.faults.fixtures",)
+pytest_plugins = ("tests.end_to_end.daemon", "tests.faults.fixtures")
 
 
 def child_pids() -> set[int]:

@@ -119,10 +119,7 @@ class Connection:
         try:
             data = self._call(request)
             if isinstance(data, Stream):
-                try:
-                    self._follow(framing, request, data, done)
-                finally:
-                    data.close()
+                self._follow(framing, request, data, done)
             elif not request.notify:
                 self._send(self._encode(framing, request, data))
         except OrionError as error:
@@ -185,6 +182,8 @@ class Connection:
             raise
         except Exception as error:
             raise self._internal(request, error) from error
+        finally:
+            stream.bursts.close()
 
     def _send(self, data: bytes) -> None:
         """Write whole messages; a caller that does not read them in time is cut off."""

@@ -39,6 +39,7 @@ EAGER_BYTES = 128 * 1024
 NAP_S = 0.05
 PUNCH_EVERY_BYTES = 4 << 20
 F_SETPIPE_SZ = 1031
+F_GETPIPE_SZ = 1032
 POLLIN, POLLHUP = 1, 16
 poll = get_original("select", "poll")
 
@@ -115,6 +116,7 @@ class PipeFiles:
             os.lseek(position, 0, os.SEEK_END)
         except OSError as error:
             raise SpawnError(f"cannot make the output pipe {self.fifo}: {error.strerror}") from error
+        set_pipe_size(reader)
         return reader, position
 
     def open_writer(self, uid: int, gid: int) -> int:
@@ -128,7 +130,6 @@ class PipeFiles:
             writer = os.open(self.fifo, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise SpawnError(f"cannot open the output pipe {self.fifo}: {error.strerror}") from error
-        set_pipe_size(writer)
         return writer
 
     def remove(self) -> None:
@@ -146,7 +147,7 @@ class Pump:
         pipe: str,
         files: PipeFiles,
         splitter: LineSplitter,
-        emit: Callable[[Batch], None],
+        emit: Callable[[Batch], object],
         *,
         edges: Edges,
         scratch: Scratch,
@@ -164,6 +165,7 @@ class Pump:
         self._edges = edges
         self._scratch = scratch
         self._last_lines = last_lines
+        self._capacity: int = fcntl.fcntl(reader, F_GETPIPE_SZ)
         self._punched = self.consumed_offset
         self._more = Event()
         self._lock = RLock()
@@ -219,7 +221,12 @@ class Pump:
                 return 0
             now_s = time.time()
             final = len(chunk) < PEEK_BYTES and self._has_no_writer()
-            fed = self._splitter.feed(chunk, now_s, now_text(now_s), expired=expired, final=final)
+            text = now_text(now_s)
+            fed = self._splitter.feed(chunk, now_s, text, expired=expired, final=final)
+            if not fed.consumed and fed.hold_s is None and 2 * len(chunk) >= self._capacity:
+                # An unfinished line that fills a pipe would be waited for in vain: its writer waits for room.
+                # Half is full, for writes of little more than half a page take a page each.
+                fed = self._splitter.feed(chunk, now_s, text, full=True)
             self._hold_s = fed.hold_s
             if fed.batch is not None:
                 self._last_lines.extend(fed.batch.messages[-(self._last_lines.maxlen or 1) :])

@@ -49,8 +49,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     streams: str
     socket: str
     hostname: str
-    emit: Callable[[Batch], None]
-    alert: Callable[[Alert], None]
+    emit: Callable[[Batch], object]
+    alert: Callable[[Alert], object]
     changed: Callable[[], None]
     main_pids: Callable[[], set[int]]
     offsets: Mapping[str, int]

@@ -79,8 +79,8 @@ class Supervisor:
         paths: Paths,
         *,
         hostname: str,
-        emit: Callable[[Batch], None],
-        alert: Callable[[Alert], None],
+        emit: Callable[[Batch], object],
+        alert: Callable[[Alert], object],
         offsets: Mapping[str, int],
         redactor: Redactor,
         inherited: Inherited,
@@ -152,7 +152,7 @@ class Supervisor:
         self._runners[config.name] = runner
         stale = False
         if record is not None:
-            stale = record.pid is not None and record.definition != msgspec.to_builtins(config)
+            stale = record.pid is not None and msgspec.convert(record.definition, ScriptConfig) != config
             runner.adopt(record)
         self._tasks.spawn(f"script:{config.name}", runner.run)
         return runner if stale else None

@@ -1,0 +1,387 @@
+"""Owns the composition: builds every part, starts and stops them in order, and answers signals.
+
+Knows nothing of how any part does its work.
+"""
+
+from gevent import monkey
+
+# First of all, and not more than this: a patched os.close is deferred and hangs subprocesses; the patched signal and
+# subprocess modules steal the exit statuses that we read from pidfds.
+monkey.patch_all(os=False, signal=False, subprocess=False)
+
+import fcntl  # noqa: E402
+import gc  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+from gevent.queue import SimpleQueue  # noqa: E402
+
+from orionagent import __version__, agentlog, upgrade  # noqa: E402
+from orionagent.backend import Backend  # noqa: E402
+from orionagent.config import (  # noqa: E402
+    AgentConfig,
+    ScriptConfig,
+    load_agent_config,
+    load_scripts,
+    load_source_token,
+)
+from orionagent.errors import AlreadyRunning, ConfigError, OrionError  # noqa: E402
+from orionagent.handlers import make_commands  # noqa: E402
+from orionagent.ipc.server import Server  # noqa: E402
+from orionagent.logs.shipper import Shipper  # noqa: E402
+from orionagent.metrics.heartbeat import Heartbeat  # noqa: E402
+from orionagent.metrics.sampler import Sampler  # noqa: E402
+from orionagent.paths import Paths  # noqa: E402
+from orionagent.ports import Services  # noqa: E402
+from orionagent.scripts.handover import Inherited, pack_state  # noqa: E402
+from orionagent.scripts.kernel import become_subreaper, open_signals, read_signals  # noqa: E402
+from orionagent.scripts.redact import Redactor  # noqa: E402
+from orionagent.scripts.supervisor import Supervisor  # noqa: E402
+from orionagent.scripts.tree import read_boot_id  # noqa: E402
+from orionagent.systemd import Notifier, listen_fds, watchdog_period_s  # noqa: E402
+from orionagent.tasks import TaskFailed, TaskGroup  # noqa: E402
+from orionagent.wire import RemoteCommand  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+FLUSH_S = 5.0
+REAP_PAUSE_S = 0.1
+TOKEN_FRESH_S = 30.0
+REPLY_S = 0.05
+
+
+class Agent:
+    """The running daemon. Sole writer of the start and stop order."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self.started = time.monotonic()
+        self.config_error: str | None = None
+        self._ending = False
+        self._reaping = False
+        self.hostname = socket.gethostname()
+        self._events: SimpleQueue[int | TaskFailed] = SimpleQueue()
+        self._tasks = TaskGroup("agent", self._events.put)
+        self._notifier = Notifier.from_environment()
+        self._inherited = Inherited({**dict(listen_fds()), **upgrade.inherited_descriptors()})
+        self._kept: dict[str, int] = {}
+        self._fingerprint = upgrade.fingerprint()
+        self._tokens: dict[str, tuple[float, str | None]] = {}
+        self._lock = self._take_lock()
+        self.config = self._load_config()
+        self.hostname = self.config.hostname or self.hostname
+
+    # Before anything runs
+
+    def _take_lock(self) -> int:
+        """Hold the lock of this root.
+
+        Raises:
+            AlreadyRunning: another daemon holds it; the message says which.
+        """
+        os.makedirs(self.paths.run, mode=0o755, exist_ok=True)
+        kept = self._inherited.take("lock")
+        if kept is not None:
+            return kept
+        fd = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 20).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise AlreadyRunning(
+                f"cannot start: an agent already runs for {self.paths.root} (pid {holder or 'unknown'}); "
+                "stop it first, or set ORION_ROOT to run another"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return fd
+
+    def _load_config(self) -> AgentConfig:
+        try:
+            return load_agent_config(self.paths)
+        except ConfigError as error:
+            self._note_config_error(error)
+            return AgentConfig()
+
+    def _load_scripts(self) -> Sequence[ScriptConfig]:
+        try:
+            return load_scripts(self.paths)
+        except ConfigError as error:
+            self._note_config_error(error)
+            return self.supervisor.last_known()
+
+    def _note_config_error(self, error: ConfigError) -> None:
+        self.config_error = error.message
+        log.error("%s", error.message)
+
+    # The life of the daemon
+
+    def run(self) -> int:
+        """Build, start, wait, stop; return the exit status."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        self._signal_fd = open_signals(HANDLED)
+        self._signals = gevent.get_hub().loop.io(self._signal_fd, 1)
+        self._signals.start(self._note_signals)
+        become_subreaper()
+        self._build()
+        self._start()
+        try:
+            status = self._wait()
+        finally:
+            self._signals.stop()
+        self._stop()
+        return status
+
+    def _note_signals(self) -> None:
+        for number in read_signals(self._signal_fd):
+            self._events.put(number)
+
+    def _build(self) -> None:
+        boot_id = read_boot_id()
+        self.backend = Backend(self.config, self.hostname)
+        self.redactor = Redactor(self.config.redact)
+        self.shipper = Shipper(
+            self.paths,
+            self.config,
+            self.backend,
+            boot_id=boot_id,
+            token_for=self._token_for,
+        )
+        self.supervisor = Supervisor(
+            self.paths,
+            hostname=self.hostname,
+            emit=self.shipper.offer,
+            alert=self.shipper.offer_alert,
+            offsets=self.shipper.offsets,
+            redactor=self.redactor,
+            inherited=self._inherited,
+            on_failure=self._events.put,
+            keep=self._keep,
+            forget=self._forget,
+        )
+        self.heartbeat = Heartbeat(
+            Sampler(),
+            self.backend if self.config.token else None,
+            hostname=self.hostname,
+            boot_id=boot_id,
+            version=__version__,
+            interval_ms=self.config.heartbeatInterval,
+            scripts=self.supervisor.reports,
+            buffer=self.shipper.report,
+            on_command=self._do_remote,
+            on_success=self.shipper.wake,
+            remote_commands=self.config.remoteCommands,
+            on_failure=self._events.put,
+        )
+        self.server = Server(
+            self.paths.socket,
+            make_commands(self._services()),
+            owner_uid=os.geteuid(),
+            inherited_fd=self._inherited.take("ipc"),
+            on_failure=self._events.put,
+        )
+
+    def _services(self) -> Services:
+        return Services(
+            supervisor=self.supervisor,
+            shipper=self.shipper,
+            heartbeat=self.heartbeat,
+            backend=self.backend,
+            agent=self,
+            redact=self.redactor.redact,
+        )
+
+    def _start(self) -> None:
+        self.shipper.start()
+        self.server.start()
+        self._tasks.spawn("start scripts", self._start_scripts)
+        self.heartbeat.start()
+        period_s = watchdog_period_s()
+        if period_s is not None:
+            self._tasks.spawn("watchdog", self._feed_watchdog, period_s / 2)
+        gc.collect()
+        gc.freeze()
+        self._notifier.ready(f"version {__version__}")
+        log.info("orion agent %s runs as pid %d for %s", __version__, os.getpid(), self.paths.root)
+
+    def _start_scripts(self) -> None:
+        self.supervisor.start_all(self._load_scripts())
+        for name in self._inherited.close_rest():
+            self._notifier.remove(name)
+
+    def _feed_watchdog(self, pause_s: float) -> None:
+        while True:
+            self._notifier.watchdog()
+            gevent.sleep(pause_s)
+
+    def _wait(self) -> int:
+        """Answer signals until one of them, or the death of a part, ends the daemon; return the exit status."""
+        while True:
+            event = self._events.get()
+            if isinstance(event, TaskFailed):
+                log.critical("%s: the agent ends, to be started anew", event)
+                return 1
+            if event in (signal.SIGTERM, signal.SIGINT):
+                log.info("%s: stopping", signal.Signals(event).name)
+                self._ending = True
+                return 0
+            if event == signal.SIGHUP:
+                self._tasks.spawn("reload", self._reload_on_signal)
+            if event == signal.SIGCHLD and not self._reaping:
+                self._reaping = True
+                self._tasks.spawn("reap", self._reap_soon)
+
+    def _reap_soon(self) -> None:
+        """Let many ends make one look."""
+        gevent.sleep(REAP_PAUSE_S)
+        self._reaping = False
+        self.supervisor.reap()
+
+    def _stop(self) -> None:
+        self._notifier.stopping()
+        limit_s = self.supervisor.stop_limit_s() + FLUSH_S
+        self._notifier.extend_timeout(limit_s + 1)
+        self._tasks.stop()
+        stopper = gevent.spawn(self.supervisor.stop_all)
+        stopper.join(timeout=limit_s - FLUSH_S + 1)
+        if not stopper.ready():
+            log.error("some scripts did not end in time: %s", self.supervisor)
+            stopper.kill()
+        self.supervisor.let_go(close=True)
+        self.supervisor.forget_state()
+        self.heartbeat.stop()
+        self.shipper.stop(FLUSH_S)
+        self.server.stop()
+        self.backend.close()
+        log.info("stopped")
+
+    # What parts ask of the whole
+
+    def _token_for(self, source: str) -> str | None:
+        """Return the source's own token from its application's folder, None to use the server's."""
+        now = time.monotonic()
+        known = self._tokens.get(source)
+        if known is not None and now - known[0] < TOKEN_FRESH_S:
+            return known[1]
+        folder = self.supervisor.cwd_of_source(source)
+        token = load_source_token(folder) if folder else None
+        self._tokens[source] = (now, token)
+        return token
+
+    def _keep(self, name: str, fd: int) -> None:
+        self._kept[name] = fd
+        self._notifier.store(name, [fd])
+
+    def _forget(self, name: str) -> None:
+        if self._kept.pop(name, None) is not None:
+            self._notifier.remove(name)
+
+    def _do_remote(self, command: RemoteCommand) -> bool:
+        """Carry out what the backend asks for; only start, stop and restart of known scripts."""
+        acts: dict[str, Any] = {
+            "start": self.supervisor.start,
+            "stop": self.supervisor.stop,
+            "restart": self.supervisor.restart,
+        }
+        names = self.supervisor.names_of_source(command.source)
+        act = acts.get(command.type)
+        if act is None or not names:
+            log.warning("remote command %d (%s of %s) is not for this agent", command.id, command.type, command.source)
+            return False
+        done = True
+        for name in names:
+            try:
+                act(name)
+            except OrionError as error:
+                log.warning("remote command %d: %s", command.id, error.message)
+                done = False
+        return done
+
+    def _reload_on_signal(self) -> None:
+        try:
+            self.reload()
+        except OrionError as error:
+            log.error("%s", error.message)
+
+    def reload(self) -> dict[str, Any]:
+        """Take up changed files; replace this program when another version is installed.
+
+        Raises:
+            ConfigError: a file is unusable; the last good configuration stays in force.
+            OrionError: the installed program does not start; this one stays.
+        """
+        self._notifier.reloading()
+        try:
+            if upgrade.fingerprint() != self._fingerprint:
+                version = upgrade.check_starts(self.paths.root)
+                log.info("replacing this program by version %s", version)
+                self._tasks.spawn("replace", self._replace)
+                return {"changed": [], "added": [], "removed": [], "replacedBy": version}
+            return self._reload_files()
+        finally:
+            self._notifier.ready()
+
+    def _reload_files(self) -> dict[str, Any]:
+        try:
+            config = load_agent_config(self.paths)
+            changes: dict[str, Any] = self.supervisor.reload()
+        except ConfigError as error:
+            self._note_config_error(error)
+            raise
+        self.config_error = None
+        self._tokens.clear()
+        if config != self.config:
+            self.config = config
+            self.backend.reconfigure(config)
+            self.shipper.reconfigure(config)
+            self.heartbeat.reconfigure(
+                backend=self.backend if config.token else None,
+                hostname=self.hostname,
+                interval_ms=config.heartbeatInterval,
+                remote_commands=config.remoteCommands,
+            )
+            changes = {**changes, "config": True}
+        self.shipper.wake()
+        return changes
+
+    def _replace(self) -> None:
+        """Hand everything to the installed program and become it."""
+        # The reply to `orion reload` must leave first.
+        gevent.sleep(REPLY_S)
+        # From here on signals wait in the kernel for the new image; one that was taken already is obeyed here.
+        self._signals.stop()
+        if self._ending or not self._events.empty():
+            self._signals.start(self._note_signals)
+            log.warning("not replaced: a signal came first; reload again")
+            return
+        self.heartbeat.abandon()
+        listener = self.server.detach()
+        self.supervisor.let_go(close=False)
+        self.shipper.stop(0.0)
+        state = pack_state(self.supervisor.to_record())
+        descriptors = {**self._kept, "lock": self._lock, "ipc": listener, "state": state}
+        upgrade.replace_image(descriptors, self.paths.root)
+
+
+def run(paths: Paths, foreground: bool) -> int:
+    """Run the daemon until a signal ends it; return the exit status.
+
+    Raises:
+        AlreadyRunning: another daemon runs for this root.
+    """
+    agentlog.configure(paths, to_terminal=foreground)
+    if os.environ.get(upgrade.SELF_TEST_VARIABLE):
+        load_agent_config(paths)
+        load_scripts(paths)
+        sys.stdout.write(f"{__version__}\n")
+        return 0
+    return Agent(paths).run()
