@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_TIMEOUT_S = 60.0
@@ -63,7 +64,7 @@ class Machine:
         self.root.mkdir()
         self._furnish()
 
-    def __enter__(self) -> "Machine":
+    def __enter__(self) -> Self:
         try:
             self.boot()
         except BaseException:

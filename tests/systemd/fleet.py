@@ -1,0 +1,143 @@
+"""Owns `Server`: a machine with a download site and a backend in its network, and the agent installed on it.
+
+Knows the agent only by its commands and its files, as an operator does.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.systemd.machine import Machine
+
+HERE = Path(__file__).parent
+INSTALLER = HERE.parents[1] / "init" / "install.sh"
+SITE_PORT, BACKEND_PORT = 8099, 3001
+CONFIG = {"token": "machine-token", "apiUrl": f"http://127.0.0.1:{BACKEND_PORT}", "heartbeatInterval": 1000}
+
+# Numbered lines, about 5,000 a second in portions of ten, by the only interpreter that every Debian has.
+WRITER = """perl -e '$|=1; for(my $i=1;;$i++){print "line $i\\n"; select(undef,undef,undef,0.002) if $i%10==0}'"""
+
+
+class Server(Machine):
+    """A machine with what an installation needs around it."""
+
+    def __init__(self, releases: Path) -> None:
+        super().__init__()
+        self.releases = releases
+        self.kept = Path(tempfile.mkdtemp(prefix="kept-", dir=self.folder))
+        self._site: subprocess.Popen[bytes] | None = None
+        self._backend: subprocess.Popen[bytes] | None = None
+
+    def boot(self) -> None:
+        """Boot, with the download site but without the backend."""
+        super().boot()
+        serve = HERE.parent / "packaging" / "serve.py"
+        self._site = self.spawn_in_network(
+            sys.executable, str(serve), str(self.releases), str(SITE_PORT), stdout=subprocess.DEVNULL
+        )
+
+    def halt(self) -> None:
+        """Stop what runs beside the machine, then the machine."""
+        self.stop_backend()
+        if self._site is not None:
+            self._site.kill()
+            self._site.wait()
+            self._site = None
+        super().halt()
+
+    def start_backend(self) -> None:
+        """Let the backend listen."""
+        command = [sys.executable, str(HERE / "collector.py"), str(self.kept), str(BACKEND_PORT)]
+        self._backend = self.spawn_in_network(*command)
+
+    def stop_backend(self) -> None:
+        """Let the backend vanish."""
+        if self._backend is not None:
+            self._backend.kill()
+            self._backend.wait()
+            self._backend = None
+
+    def install(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run the installer from a pipe, as people do."""
+        site = f"ORION_BASE_URL=http://127.0.0.1:{SITE_PORT}"
+        return self.run("env", site, "sh", "-s", "--", *arguments, stdin=INSTALLER.read_text(), check=check)
+
+    def set_up(self) -> None:
+        """Write the configuration that `orion setup --server` would."""
+        folder = self.state / "etc" / "orion"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").touch(mode=0o600)
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+
+    def enable(self) -> None:
+        """Start the agent now and at every boot."""
+        self.run("systemctl", "enable", "--now", "orion-agent")
+
+    def script(self, name: str) -> dict[str, Any]:
+        """Return what the agent says about a script."""
+        shown: dict[str, Any] = json.loads(self.run("orion", "script", "show", name, "--json").stdout)
+        return shown
+
+    def add_writer(self, name: str = "writer") -> int:
+        """Add and start the script of numbered lines; return its pid."""
+        self.run("orion", "script", "add", name, WRITER, "--cwd", "/tmp", "--set", "multiline=false")
+        self.wait_for(f"{name} runs", lambda: self.script(name).get("pid") is not None)
+        pid: int = self.script(name)["pid"]
+        return pid
+
+    def remove_script(self, name: str = "writer") -> None:
+        """Stop and forget a script, where it is there."""
+        self.run("orion", "script", "remove", name, check=False)
+
+    def is_up(self) -> bool:
+        """Tell whether the agent answers."""
+        return self.run("orion", "ping", check=False).returncode == 0
+
+    def program(self) -> str:
+        """Return which installed program the running agent is."""
+        return self.run("readlink", f"/proc/{self.main_pid('orion-agent')}/exe").stdout.strip()
+
+    def lines_of(self, source: str = "writer") -> list[int]:
+        """Return the numbers that have arrived from a source, in order, each entry once."""
+        path = self.kept / "entries"
+        seen: set[tuple[str, str]] = set()
+        numbers = []
+        for line in path.read_text().splitlines() if path.exists() else ():
+            instance, seq, of, message = line.split(" ", 3)
+            if of == source and (instance, seq) not in seen:
+                seen.add((instance, seq))
+                numbers.append(int(message.split(" ")[1]))
+        return numbers
+
+    def heartbeats(self) -> list[dict[str, Any]]:
+        """Return the heartbeats that have arrived."""
+        path = self.kept / "heartbeats"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def forget_lines(self) -> None:
+        """Empty what has arrived."""
+        for name in ("entries", "heartbeats", "alerts"):
+            (self.kept / name).unlink(missing_ok=True)
+
+    def agents_processes(self) -> list[str]:
+        """Return the command lines of all processes in the unit's cgroup."""
+        script = "cat $(find /sys/fs/cgroup/system.slice/orion-agent.service -name cgroup.procs) 2>/dev/null"
+        pids = self.run("sh", "-c", script, check=False).stdout.split()
+        return [self.run("cat", f"/proc/{pid}/cmdline", check=False).stdout.replace("\0", " ") for pid in pids]
+
+
+@contextmanager
+def running(releases: Path) -> Iterator[Server]:
+    """Yield a booted server with the newest release installed, set up, and a backend that listens."""
+    with Server(releases) as server:
+        server.start_backend()
+        server.install("--version", "1.0.0")
+        server.set_up()
+        server.enable()
+        server.wait_for("the agent answers", server.is_up)
+        yield server

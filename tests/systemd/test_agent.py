@@ -1,0 +1,210 @@
+"""The packaged agent on a machine with a real systemd: installed, killed, hung, reloaded, booted, stopped."""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.frozen import build
+from tests.packaging.releases import ARCH, write_checksums
+from tests.systemd.fleet import Server, running
+
+pytestmark = pytest.mark.system
+
+KILLS = 20
+UPGRADES = 5
+UNIT = "orion-agent"
+
+
+@pytest.fixture(scope="module")
+def releases() -> Iterator[Path]:
+    """Yield a download site with two versions of this checkout."""
+    with tempfile.TemporaryDirectory(prefix="or-site-", dir="/tmp") as name:
+        for version in ("1.0.0", "1.1.0"):
+            build(version, Path(name))
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def booted(releases: Path) -> Iterator[Server]:
+    """Yield a server with the agent at work, for all tests of this module."""
+    with running(releases) as server:
+        yield server
+
+
+@pytest.fixture
+def server(booted: Server) -> Iterator[Server]:
+    """Yield the server with an agent that runs and without a script of an earlier test."""
+    booted.forget_lines()
+    yield booted
+    booted.remove_script()
+
+
+def check_whole(server: Server, upto: int) -> None:
+    """Check that every line up to the `upto`-th has arrived, once and in order."""
+    found = server.lines_of()
+    assert found[:upto] == list(range(1, upto + 1))
+
+
+def write_more(server: Server, count: int = 500) -> None:
+    """Wait until `count` more lines have arrived."""
+    have = len(server.lines_of())
+    server.wait_for("more lines", lambda: len(server.lines_of()) >= have + count)
+
+
+def finish(server: Server, pid: int) -> None:
+    """Check that the script has run under `pid` all the time, end it, and check that its lines are whole."""
+    assert server.script("writer")["pid"] == pid
+    server.run("orion", "script", "stop", "writer")
+    server.run("orion", "buffer", "flush")
+    server.wait_for(
+        "the buffer is empty", lambda: server.run("orion", "status", "--json").stdout.find('"entries":0') >= 0
+    )
+    found = server.lines_of()
+    check_whole(server, len(found))
+    assert len(found) > 0
+
+
+def new_main_process(server: Server, act: Callable[[], object]) -> int:
+    """Do something that costs the agent its life, and wait for the next one; return its pid."""
+    before = server.main_pid(UNIT)
+    assert before > 0
+    act()
+    server.wait_for("another main process", lambda: server.main_pid(UNIT) not in (0, before))
+    server.wait_for("the agent answers", server.is_up)
+    return server.main_pid(UNIT)
+
+
+def test_a_heartbeat_arrives_from_a_freshly_installed_agent(server: Server) -> None:
+    server.wait_for("a heartbeat", lambda: bool(server.heartbeats()))
+    beat = server.heartbeats()[0]
+    assert beat["agentVersion"] == "1.0.0"
+    assert beat["memory"]["totalMb"] > 0
+    assert server.run("orion", "version").stdout.startswith("orion-agent 1.0.0\nbuilt 20")
+
+
+def test_kills_under_load_lose_no_line_and_leave_the_application_alone(server: Server) -> None:
+    pid = server.add_writer()
+    for _ in range(KILLS):
+        write_more(server)
+        main = server.main_pid(UNIT)
+        new_main_process(server, lambda main=main: server.run("sh", "-c", f"kill -9 {main}"))  # type: ignore[misc]
+        assert server.script("writer")["pid"] == pid
+    write_more(server)
+    finish(server, pid)
+
+
+def test_a_hung_agent_is_ended_by_the_watchdog_and_taken_over(server: Server) -> None:
+    drop_in = server.state / "etc/systemd/system/orion-agent.service.d"
+    drop_in.mkdir()
+    (drop_in / "watchdog.conf").write_text("[Service]\nWatchdogSec=2s\n")
+    server.run("systemctl", "daemon-reload")
+    main = server.main_pid(UNIT)
+    new_main_process(server, lambda: server.run("sh", "-c", f"kill -9 {main}"))
+    pid = server.add_writer()
+    write_more(server)
+    main = server.main_pid(UNIT)
+    new_main_process(server, lambda: server.run("sh", "-c", f"kill -STOP {main}"))
+    (drop_in / "watchdog.conf").unlink()
+    drop_in.rmdir()
+    server.run("systemctl", "daemon-reload")
+    assert "Watchdog timeout" in server.journal(UNIT)
+    write_more(server)
+    finish(server, pid)
+
+
+def test_a_reload_keeps_the_agent_and_its_applications(server: Server) -> None:
+    pid, main = server.add_writer(), server.main_pid(UNIT)
+    write_more(server)
+    server.run("systemctl", "reload", UNIT)
+    assert server.main_pid(UNIT) == main
+    write_more(server)
+    finish(server, pid)
+
+
+def test_upgrades_keep_the_process_the_applications_and_every_line(server: Server) -> None:
+    pid, main = server.add_writer(), server.main_pid(UNIT)
+    for turn in range(UPGRADES):
+        write_more(server)
+        version = ("1.1.0", "1.0.0")[turn % 2]
+        said = server.install("--version", version).stdout
+        assert f"installed {version}" in said
+        assert server.program() == f"/usr/local/lib/orion-agent/{version}/orion"
+        assert server.main_pid(UNIT) == main
+    write_more(server)
+    finish(server, pid)
+
+
+def test_a_version_that_does_not_start_is_taken_back(server: Server, releases: Path) -> None:
+    pid, main, program = server.add_writer(), server.main_pid(UNIT), server.program()
+    broken = break_release(releases)
+    done = server.install("--version", broken, check=False)
+    assert done.returncode == 25, done.stdout
+    assert "went back to" in done.stdout
+    assert server.program() == program
+    assert server.main_pid(UNIT) == main
+    assert server.run("readlink", "/usr/local/lib/orion-agent/current").stdout.strip() in program
+    write_more(server)
+    finish(server, pid)
+
+
+def break_release(releases: Path) -> str:
+    """Add a release whose command line works and whose daemon does not; return its version."""
+    good = releases / f"orion-agent-1.1.0-linux-{ARCH}.tar.gz"
+    with tempfile.TemporaryDirectory(prefix="or-broken-", dir="/tmp") as name:
+        subprocess.run(["tar", "-xzf", good, "-C", name], check=True)
+        tree = Path(name) / "orion-agent-1.1.0"
+        (tree / "lib/orionagent/agent.pyc").write_bytes(b"not byte code")
+        subprocess.run(
+            ["tar", "-czf", releases / f"orion-agent-1.9.0-linux-{ARCH}.tar.gz", "-C", name, tree.name], check=True
+        )
+    write_checksums(releases)
+    return "1.9.0"
+
+
+def test_the_journal_has_what_a_person_needs(server: Server) -> None:
+    said = server.journal(UNIT)
+    assert re.search(r"orion agent 1\.\d\.0 runs as pid \d+", said)
+    assert "Started orion-agent.service" in server.journal()
+    assert "Traceback" not in said.split("Watchdog timeout")[0]
+
+
+def test_stop_leaves_no_process(server: Server) -> None:
+    pid = server.add_writer()
+    write_more(server)
+    assert len(server.agents_processes()) >= 2
+    server.run("systemctl", "stop", UNIT)
+    assert server.agents_processes() == []
+    assert server.run("test", "-d", f"/proc/{pid}", check=False).returncode != 0
+    found = server.lines_of()
+    check_whole(server, len(found))
+    server.wait_for("the last heartbeat", lambda: server.heartbeats()[-1].get("stopping", False))
+    server.run("systemctl", "start", UNIT)
+    server.wait_for("the agent answers", server.is_up)
+
+
+def test_after_a_boot_everything_runs_before_the_backend_does(server: Server) -> None:
+    server.add_writer()
+    write_more(server)
+    server.halt()
+    server.forget_lines()
+    server.boot()
+    server.wait_for("the script runs", lambda: server.is_up() and server.script("writer").get("pid") is not None)
+    assert server.property(UNIT, "ActiveState") == "active"
+    server.start_backend()
+    server.wait_for("lines of before the backend came", lambda: bool(server.lines_of()))
+    pid = server.script("writer")["pid"]
+    write_more(server)
+    assert server.script("writer")["pid"] == pid
+
+
+def test_purge_leaves_nothing(server: Server) -> None:
+    server.install("--purge")
+    left = server.run(
+        "find", "/usr/local", "/etc/systemd/system", "/etc/orion", "/run/orion", "-iname", "*orion*", check=False
+    ).stdout
+    assert [line for line in left.splitlines() if not line.startswith("find:")] == []
+    assert server.property(UNIT, "LoadState") == "not-found"
