@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from orionagent.files import write_atomic
+from orionagent.scripts.kernel import create_memfd
 from orionagent.systemd import listen_fds
 
 STATE_VERSION = 1
@@ -88,7 +89,7 @@ def save_state(path: str, record: StateRecord) -> None:
 
 def pack_state(record: StateRecord) -> int:
     """Return a memfd that holds the record, for the next image of this process: no file system can refuse it."""
-    fd = os.memfd_create("orion-state", os.MFD_CLOEXEC)
+    fd = create_memfd("orion-state")
     os.write(fd, msgspec.json.encode(record))
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -1,4 +1,4 @@
-"""Owns the Linux calls that Python lacks: tee, prctl, pidfd information, signalfd.
+"""Owns the Linux calls that Python lacks: tee, prctl, pidfds, memfds, signalfd.
 
 Knows nothing of scripts; every function takes and gives plain numbers.
 """
@@ -6,7 +6,6 @@ Knows nothing of scripts; every function takes and gives plain numbers.
 import ctypes
 import fcntl
 import os
-import signal
 import struct
 from collections.abc import Iterable
 
@@ -17,6 +16,13 @@ PR_SET_CHILD_SUBREAPER = 36
 FALLOC_PUNCH_HOLE_KEEP_SIZE = 3
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 SIGINFO_SIZE = 128
+
+# The packaged interpreter is built for glibc 2.17, where `os` has no pidfd_open, P_PIDFD and memfd_create and
+# `signal` no pidfd_send_signal. These numbers are the same on every architecture.
+SYS_PIDFD_SEND_SIGNAL = 424
+SYS_PIDFD_OPEN = 434
+P_PIDFD = 3  # linux/wait.h, for os.waitid
+MFD_CLOEXEC = 1
 
 # ioctl(pidfd, PIDFD_GET_INFO, struct pidfd_info): linux/pidfd.h, exit status since Linux 6.15.
 PIDFD_GET_INFO = 0xC040FF0B
@@ -100,8 +106,34 @@ def exit_status_of_stranger(pidfd: int) -> int | None:
 
 def send_signal(pidfd: int, number: int) -> bool:
     """Signal the process behind a pidfd; False when it is gone already."""
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
+    if _libc.syscall(ctypes.c_long(SYS_PIDFD_SEND_SIGNAL), pidfd, number, None, 0) == 0:
+        return True
+    failure = _fail("pidfd_send_signal")
+    if isinstance(failure, ProcessLookupError):
         return False
-    return True
+    raise failure
+
+
+def open_pidfd(pid: int) -> int:
+    """Return a descriptor that means this very process, closed on exec; readable once it has ended.
+
+    Raises:
+        ProcessLookupError: there is no such process any more.
+        OSError: no descriptor is free.
+    """
+    fd: int = _libc.syscall(ctypes.c_long(SYS_PIDFD_OPEN), pid, 0)
+    if fd < 0:
+        raise _fail("pidfd_open")
+    return fd
+
+
+def create_memfd(name: str) -> int:
+    """Return a file that exists in memory only, closed on exec.
+
+    Raises:
+        OSError: no descriptor or memory is free.
+    """
+    fd: int = _libc.memfd_create(name.encode(), MFD_CLOEXEC)
+    if fd < 0:
+        raise _fail("memfd_create")
+    return fd

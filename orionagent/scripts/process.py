@@ -12,7 +12,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from orionagent.scripts.kernel import exit_status_of_stranger, send_signal
+from orionagent.scripts.kernel import P_PIDFD, exit_status_of_stranger, open_pidfd, send_signal
 from orionagent.scripts.tree import Stat, find_members, is_alive, read_all, read_children, read_stat
 
 RESCAN_S = 0.02
@@ -105,7 +105,7 @@ class Process:
         """Return how the main process ended, None when its real parent has yet to reap it."""
         if self._is_child:
             try:
-                info = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+                info = os.waitid(P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
             except ChildProcessError:
                 info = None
             if info is not None:
@@ -153,7 +153,7 @@ class Process:
         pidfds = []
         for stat in self.members():
             try:
-                pidfd = os.pidfd_open(stat.pid)
+                pidfd = open_pidfd(stat.pid)
             except ProcessLookupError:
                 continue
             again = read_stat(stat.pid)

@@ -22,6 +22,7 @@ from orionagent.errors import Busy, OrionError, SpawnError, Timeout
 from orionagent.scripts import lifecycle
 from orionagent.scripts.edges import Edges
 from orionagent.scripts.handover import Inherited, ScriptRecord
+from orionagent.scripts.kernel import open_pidfd
 from orionagent.scripts.lifecycle import REPORTED, Life, Phase, step
 from orionagent.scripts.lines import LineSplitter
 from orionagent.scripts.process import Exit, Process
@@ -271,7 +272,7 @@ class Runner:
             log.warning("%s", error.message)
             return lifecycle.SpawnFailed(transient=error.code == "spawn-transient", draw=self._around.draw())
         stat = read_stat(pid)
-        self._watch(pid, os.pidfd_open(pid), stat.start_ticks if stat is not None else 0, is_child=True)
+        self._watch(pid, open_pidfd(pid), stat.start_ticks if stat is not None else 0, is_child=True)
         log.info("%s runs as pid %d", self.name, pid)
         return lifecycle.Spawned()
 
@@ -515,7 +516,7 @@ class Runner:
         same = stat is not None and stat.start_ticks == start_ticks
         kept = self._around.inherited.take(f"{self.name}.pid")
         try:
-            pidfd = kept if kept is not None else os.pidfd_open(pid) if same else None
+            pidfd = kept if kept is not None else open_pidfd(pid) if same else None
         except ProcessLookupError:
             pidfd = None
         if pidfd is None:
