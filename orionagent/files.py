@@ -5,6 +5,8 @@ Knows nothing of what is in them.
 
 import errno
 import os
+import secrets
+import shlex
 import stat
 
 from orionagent.errors import ConfigError
@@ -12,104 +14,152 @@ from orionagent.errors import ConfigError
 LARGEST_BYTES = 16 << 20
 
 
-def write_atomic(path: str, data: bytes, mode: int | None = None, *, sync: bool = True) -> None:
+def write_atomic(
+    path: str,
+    data: bytes,
+    mode: int | None = None,
+    *,
+    sync: bool = True,
+    follow: bool = True,
+    owner: tuple[int, int] | None = None,
+) -> None:
     """Replace a file's content in one step, keeping owner and mode of the one before.
 
-    `mode` is for a new file. With `sync` the content and the rename are on the disk on return (which blocks for
-    as long as the disk takes). A symlink is followed, so that it stays one.
+    `mode` and `owner` (uid, gid) are for a new file; without them it is 0600 and the caller's. With `sync` the
+    content and the rename are on the disk on return (which blocks for as long as the disk takes, and with it
+    every greenlet of the thread). A symlink is followed, so that it stays one; in a folder that a
+    stranger can write, `follow=False` replaces it.
 
     Raises:
         OSError: the file is as it was before.
     """
-    path = os.path.realpath(path)
-    folder = os.path.dirname(path)
-    temporary = f"{path}.{os.getpid()}.new"
+    folder, name = os.path.split(os.path.realpath(path) if follow else os.path.abspath(path))
+    temporary = f".{name}.{secrets.token_hex(4)}.new"
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        before = os.stat(path)
-    except FileNotFoundError:
-        before = None
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        before = _regular(name, folder_fd)
+        # O_EXCL: where others can write the folder, nothing of theirs is opened in the temporary file's place.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o600, dir_fd=folder_fd)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            if before is not None:
-                os.fchmod(fd, stat.S_IMODE(before.st_mode))
-                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                    _keep_owner(fd, before)
-            elif mode is not None:
-                os.fchmod(fd, mode)
-            if sync:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except OSError:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        raise
-    if sync:
-        sync_folder(folder)
+            try:
+                _fill(fd, data, before, 0o600 if mode is None else mode, owner)
+                if sync:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        except BaseException:
+            os.unlink(temporary, dir_fd=folder_fd)
+            raise
+        if sync:
+            _sync_entries(folder_fd)
+    finally:
+        os.close(folder_fd)
 
 
-def _keep_owner(fd: int, before: os.stat_result) -> None:
+def _regular(name: str, folder_fd: int) -> os.stat_result | None:
     try:
-        os.fchown(fd, before.st_uid, before.st_gid)
-    except PermissionError:
-        # Only root can give a file away; whoever may write the folder may own the new file.
-        return
+        found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _fill(fd: int, data: bytes, before: os.stat_result | None, mode: int, owner: tuple[int, int] | None) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    if before is not None:
+        owner, mode = (before.st_uid, before.st_gid), stat.S_IMODE(before.st_mode)
+    if owner is not None and owner != (os.geteuid(), os.getegid()):
+        try:
+            os.fchown(fd, *owner)
+        except PermissionError:
+            # Only root can give a file away; whoever may write the folder may own the new file. What was open
+            # to the old group is not opened to another one.
+            mode &= ~(stat.S_IRWXG | stat.S_ISUID | stat.S_ISGID)
+    os.fchmod(fd, mode)
 
 
 def sync_folder(folder: str) -> None:
     """Put a folder's entries on the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot sync folders
-            raise
+        _sync_entries(fd)
     finally:
         os.close(fd)
 
 
+def _sync_entries(folder_fd: int) -> None:
+    try:
+        os.fsync(folder_fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot sync folders
+            raise
+
+
 def read_guarded(path: str, *, for_commands: bool = False) -> bytes | None:
-    """Return a file's content, None when there is none.
+    """Return a file's content, None when there is none. Never waits on a FIFO that lies in its place.
 
     With `for_commands` the content decides what is executed: then nobody but root and this user may be able to
-    write the file, its folder, or stand behind a link in its place.
+    write the file, its folder, or stand behind a link in its place. File and folder are judged by the
+    descriptors that are read, so nothing can be exchanged in between.
 
     Raises:
-        ConfigError: it cannot be read, is no regular file, is too large, or is not safe.
+        ConfigError: it cannot be read, is no regular file, is too large, or is not safe; names the remedy.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if for_commands else 0)
+    folder, name = os.path.split(os.path.abspath(path))
     try:
-        fd = os.open(path, flags)
+        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if for_commands:
+                _check_owner(folder, os.fstat(folder_fd))
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if for_commands else 0)
+            fd = os.open(name, flags, dir_fd=folder_fd)
+        finally:
+            os.close(folder_fd)
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ConfigError(f"refusing {path}: it is a symbolic link; put the file itself there") from error
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise ConfigError(f"cannot read {path}: it is not a regular file; move it away")
         if found.st_size > LARGEST_BYTES:
-            raise ConfigError(f"cannot read {path}: {found.st_size} bytes is more than {LARGEST_BYTES}")
+            raise ConfigError(f"cannot read {path}: {found.st_size} bytes is more than {LARGEST_BYTES}; shorten it")
         if for_commands:
             _check_owner(path, found)
-            _check_owner(os.path.dirname(path), os.stat(os.path.dirname(path)))
-        with os.fdopen(os.dup(fd), "rb") as file:
-            return file.read()
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(LARGEST_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     finally:
         os.close(fd)
 
 
+def _unreadable(path: str, error: OSError) -> ConfigError:
+    if error.errno == errno.ELOOP:
+        quoted = shlex.quote(path)
+        return ConfigError(
+            f"refusing {path}: it is a symbolic link; put the file itself there, run:"
+            f' sudo cp --remove-destination "$(readlink -f {quoted})" {quoted}'
+        )
+    remedy = "; run this as root or as its owner" if error.errno in (errno.EACCES, errno.EPERM) else ""
+    return ConfigError(f"cannot read {path}: {error.strerror}{remedy}")
+
+
 def _check_owner(path: str, found: os.stat_result) -> None:
+    """Refuse what others can write. With a POSIX ACL the group bits are its mask: a named user shows there."""
+    quoted = shlex.quote(path)
     if found.st_uid not in (0, os.geteuid()):
         raise ConfigError(
-            f"refusing {path}: it belongs to uid {found.st_uid}, who could change what runs; chown root {path}"
+            f"refusing {path}: it belongs to uid {found.st_uid}, who could change what runs; check it, then run:"
+            f" sudo chown {'root' if os.geteuid() == 0 else os.geteuid()} {quoted}"
         )
-    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        raise ConfigError(f"refusing {path}: others can write it and so change what runs; chmod go-w {path}")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"refusing {path}: others can write it and so change what runs; check it, then run:"
+            f" sudo chmod go-w {quoted}"
+        )

@@ -18,9 +18,9 @@ from orionagent.config import (
     load_scripts,
     load_source_token,
     parse_script,
-    read_env_file,
     save_agent_config,
     save_scripts,
+    save_source_token,
 )
 from orionagent.errors import ConfigError
 from orionagent.paths import Paths
@@ -77,6 +77,18 @@ def test_malformed_json_names_file_line_and_column(paths: Paths) -> None:
         ({"command": "  "}, "command"),
         ({"limits": {"nofiles": 3}}, "did you mean 'nofile'?"),
         ({"env": {"A B": "x"}}, "env"),
+        ({"env": {"PORT": 3000}}, "[0].env"),
+        ({"env": {"A": "x\0y"}}, "NUL"),
+        ({"autorestart": True}, "did you mean 'autoRestart'?"),
+        ({"stopSignal": "STOP"}, "stopSignal"),
+        ({"stopTimeout": 10**12}, "stopTimeout"),
+        ({"source": "All of it"}, "source"),
+        ({"name": "all"}, "means every source"),
+        ({"user": ""}, "user"),
+        ({"limits": {"nofile": -1}}, "limits.nofile"),
+        ({"after": ["api-backend"]}, "another script"),
+        ({"nice": 40}, "nice"),
+        ({"maxRestarts": True}, "[0].maxRestarts"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(paths: Paths, change: dict[str, Any], expected: str) -> None:
@@ -187,17 +199,204 @@ def test_folder_user_and_group_of_an_added_script_must_exist(root: Path) -> None
             check_script_target(parse_script({**GUIDE_SCRIPT, "cwd": str(root), **change}))
 
 
-def test_environment_files_are_read_as_people_write_them(root: Path) -> None:
-    file = root / "env"
-    file.write_text("# c\n\nexport A=1\nB='two words'\nC=a=b\n", encoding="utf-8")
-    assert read_env_file(str(file)) == {"A": "1", "B": "two words", "C": "a=b"}
-    file.write_text("A=1\nnonsense\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="line 2"):
-        read_env_file(str(file))
-
-
 def test_a_source_token_is_read_where_there_is_one(root: Path) -> None:
     assert load_source_token(str(root)) is None
     (root / ".orion").mkdir()
     (root / ".orion" / "config.json").write_text('{"token": "t", "apiUrl": "https://x/api/v1"}', encoding="utf-8")
     assert load_source_token(str(root)) == "t"
+
+
+def test_only_a_token_that_can_travel_is_read_and_nothing_makes_the_reader_wait(root: Path) -> None:
+    folder = root / ".orion"
+    folder.mkdir()
+    for content in ("not json", "[]", '{"token": ""}', '{"token": 7}', '{"token": "a b"}', '{"token": "a\\n"}'):
+        (folder / "config.json").write_text(content, encoding="utf-8")
+        assert load_source_token(str(root)) is None
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    assert load_source_token(str(root)) is None
+
+
+def test_a_source_token_is_written_beside_the_sdks_own_keys(root: Path) -> None:
+    save_source_token(str(root), "first")
+    file = root / ".orion" / "config.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_text('{"apiUrl": "https://x/api/v1", "token": "first", "maxQueueSize": 5}', encoding="utf-8")
+    save_source_token(str(root), "second")
+    assert list(json.loads(file.read_text()).items()) == [
+        ("apiUrl", "https://x/api/v1"),
+        ("token", "second"),
+        ("maxQueueSize", 5),
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_a_source_token_written_by_root_belongs_to_the_folders_owner(root: Path) -> None:
+    os.chown(root, 65534, 65534)
+    save_source_token(str(root), "t")
+    for path in (root / ".orion", root / ".orion" / "config.json"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
+def test_links_in_a_strangers_folder_do_not_lead_the_writer_elsewhere(paths: Paths, root: Path) -> None:
+    save_agent_config(paths, AgentConfig(token="servers"))
+    application = root / "app"
+    application.mkdir()
+    os.symlink(paths.etc, application / ".orion")
+    with pytest.raises(ConfigError, match="not a folder"):
+        save_source_token(str(application), "t")
+    os.unlink(application / ".orion")
+    (application / ".orion").mkdir()
+    os.symlink(paths.config, application / ".orion" / "config.json")
+    save_source_token(str(application), "t")
+    assert load_agent_config(paths).token == "servers"
+    assert load_source_token(str(application)) == "t"
+
+
+HAND_WRITTEN = """[
+  {
+    "command": "node a.js",
+    "name": "a",
+    "stopSignal": "SIGTERM",
+    "maxRestarts": 5,
+    "env": {"Z": "1", "A": "2"}
+  },
+  {"name": "b", "command": "sleep 1"}
+]
+"""
+
+
+def test_a_change_keeps_what_a_person_wrote_elsewhere(paths: Paths) -> None:
+    Path(paths.scripts).write_text(HAND_WRITTEN, encoding="utf-8")
+    a, b = load_scripts(paths)
+    fields = json.loads(HAND_WRITTEN)
+    changed = parse_script({**fields[0], "maxRestarts": 9, "user": "nobody"})
+    save_scripts(paths, (changed, b, parse_script({"name": "c", "command": "true"})), before=(a, b))
+    first, second, third = json.loads(Path(paths.scripts).read_text())
+    assert list(first.items()) == [
+        ("command", "node a.js"),
+        ("name", "a"),
+        ("stopSignal", "SIGTERM"),
+        ("maxRestarts", 9),
+        ("env", {"Z": "1", "A": "2"}),
+        ("user", "nobody"),
+    ]
+    assert list(first["env"]) == ["Z", "A"]
+    assert second == {"name": "b", "command": "sleep 1"}
+    assert list(third) == ["name", "command", "autoRestart", "maxRestarts", "backoffBase", "captureOutput"]
+    save_scripts(paths, (a, b))
+    assert load_scripts(paths) == (a, b)
+
+
+def test_a_key_set_back_to_its_default_says_so(paths: Paths) -> None:
+    write_scripts(paths, {"name": "a", "command": "x", "maxRestarts": 9, "user": "nobody"})
+    save_scripts(paths, (parse_script({"name": "a", "command": "x"}),))
+    assert json.loads(Path(paths.scripts).read_text()) == [{"name": "a", "command": "x", "maxRestarts": 5}]
+
+
+def test_a_file_edited_since_it_was_loaded_is_not_overwritten(paths: Paths) -> None:
+    write_scripts(paths, {"name": "a", "command": "x"})
+    known = load_scripts(paths)
+    write_scripts(paths, {"name": "a", "command": "x"}, {"name": "b", "command": "y"})
+    edited = Path(paths.scripts).read_bytes()
+    with pytest.raises(ConfigError, match="orion reload"):
+        save_scripts(paths, (), before=known)
+    Path(paths.scripts).write_text("[{", encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 1"):
+        save_scripts(paths, (), before=known)
+    Path(paths.scripts).write_bytes(edited)
+    save_scripts(paths, (), before=load_scripts(paths))
+    assert load_scripts(paths) == ()
+
+
+def test_a_file_that_others_can_write_is_not_written_either(paths: Paths) -> None:
+    write_scripts(paths, GUIDE_SCRIPT)
+    os.chmod(paths.scripts, 0o666)
+    with pytest.raises(ConfigError, match="chmod go-w"):
+        save_scripts(paths, ())
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o775, 0o757])
+def test_a_folder_that_others_can_write_is_refused_sticky_or_not(paths: Paths, mode: int) -> None:
+    write_scripts(paths, GUIDE_SCRIPT)
+    os.chmod(paths.etc, mode)
+    assert f"sudo chmod go-w {paths.etc}" in refusal(paths)
+
+
+def test_the_remedy_for_a_symlink_works_as_it_is_printed(paths: Paths, root: Path) -> None:
+    write_scripts(paths, GUIDE_SCRIPT)
+    os.rename(paths.scripts, root / "elsewhere.json")
+    os.symlink(root / "elsewhere.json", paths.scripts)
+    remedy = refusal(paths).partition("run: sudo ")[2]
+    subprocess.run(["/bin/sh", "-c", remedy], check=True)
+    assert len(load_scripts(paths)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[{"name": "a", "name": "b", "command": "x"}]', "'name' stands twice"),
+        ('[{"name": "a", "command": "x", "nice": NaN}]', "NaN"),
+        ("[" * 100_000, "not JSON"),
+        ("\ufeff[]]", "column 3"),
+        ("", "line 1, column 1"),
+        ("{}", "expected array, got object"),
+        ("[7]", "[0]: expected object, got int"),
+    ],
+)
+def test_what_is_no_list_of_scripts_is_refused_with_its_place(paths: Paths, text: str, expected: str) -> None:
+    Path(paths.scripts).write_text(text, encoding="utf-8")
+    assert expected in refusal(paths)
+
+
+def test_text_in_another_encoding_names_the_line(paths: Paths) -> None:
+    Path(paths.scripts).write_bytes(b'[\n{"name": "a", "command": "\xe9"}]')
+    assert "line 2 is not UTF-8" in refusal(paths)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"tokn": "x"}, "did you mean 'token'?"),
+        ({"token": "a b"}, "token must be"),
+        ({"heartbeatInterval": 30}, "milliseconds"),
+        ({"hostname": "a b"}, "hostname"),
+        ({"proxy": "socks5://x"}, "proxy"),
+        ({"proxy": "http://["}, "proxy"),
+        ({"caFile": "ca.pem"}, "absolute"),
+        ({"redact": ["ok", "("]}, "redact[1]"),
+        ({"redact": [".*"]}, "redact[0]"),
+        ({"apiUrl": "http://["}, "apiUrl"),
+        ({"apiUrl": "https://x:99999"}, "apiUrl"),
+        ({"apiUrl": "https://x/ y"}, "apiUrl"),
+        ({"bufferMaxEntries": 0}, "bufferMaxEntries"),
+    ],
+)
+def test_a_wrong_server_setting_is_named_and_the_token_is_not(
+    paths: Paths, fields: dict[str, Any], expected: str
+) -> None:
+    Path(paths.config).write_text(json.dumps(fields), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_agent_config(paths)
+    assert expected in caught.value.message
+    assert "a b" not in caught.value.message or "hostname" in expected
+
+
+def test_saving_the_server_configuration_keeps_the_order_of_its_keys_and_a_symlink(paths: Paths, root: Path) -> None:
+    real = root / "managed.json"
+    real.write_text('{"project": "p", "heartbeatInterval": 30000, "token": "old"}', encoding="utf-8")
+    real.chmod(0o640)
+    os.symlink(real, paths.config)
+    save_agent_config(paths, AgentConfig(token="new", project="p", hostname="h"))
+    assert os.path.islink(paths.config)
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert list(json.loads(real.read_text()).items()) == [
+        ("project", "p"),
+        ("heartbeatInterval", 30000),
+        ("token", "new"),
+        ("hostname", "h"),
+    ]
+
+
+def test_a_script_does_not_show_its_environment_when_printed() -> None:
+    assert "hunter2" not in repr(parse_script({**GUIDE_SCRIPT, "env": {"PASSWORD": "hunter2"}}))
