@@ -88,20 +88,17 @@ def parse_script(fields: Mapping[str, Any]) -> ScriptConfig:
     return script
 
 
-def save_scripts(
-    paths: Paths, scripts: Sequence[ScriptConfig], *, before: Sequence[ScriptConfig] | None = None
-) -> None:
+def save_scripts(paths: Paths, scripts: Sequence[ScriptConfig]) -> None:
     """Write scripts.json; what a person wrote keeps the order and spelling of its keys as long as it still holds.
 
-    With `before`, the scripts as the caller knows them, a file that says something else is left alone:
-    somebody has edited it and not reloaded yet. Blocks for the disk.
+    Blocks for the disk.
 
     Raises:
-        ConfigError: the file cannot be written, must not be trusted, or holds what the caller does not know.
+        ConfigError: the file cannot be written, is malformed or untrusted as it stands, or two names are equal;
+            nothing was changed.
     """
-    written, present = _load(paths)
-    if before is not None and written is not None and set(map(_key, present)) != set(map(_key, before)):
-        raise ConfigError(f"cannot change {paths.scripts}: it was edited since it was loaded; run: orion reload")
+    written, _ = _load(paths)
+    _check_names(scripts, paths.scripts)
     hands = {fields["name"]: fields for fields in written or ()}
     rows = [jsonfile.amend(hands.get(s.name, {}), s, () if s.name in hands else GUIDE_KEYS) for s in scripts]
     try:
@@ -117,17 +114,18 @@ def _load(paths: Paths) -> tuple[list[dict[str, Any]] | None, tuple[ScriptConfig
         return None, ()
     written = jsonfile.parse(data, paths.scripts)
     scripts = jsonfile.convert(written, tuple[ScriptConfig, ...], paths.scripts, structs=STRUCTS)
-    seen: set[str] = set()
     for index, script in enumerate(scripts):
         _check_script(script, f"{paths.scripts}, script {index + 1}")
-        if script.name in seen:
-            raise ConfigError(f"cannot use {paths.scripts}: two scripts are called {script.name!r}; rename one")
-        seen.add(script.name)
+    _check_names(scripts, paths.scripts)
     return written, scripts
 
 
-def _key(script: ScriptConfig) -> bytes:
-    return msgspec.json.encode(script, order="sorted")
+def _check_names(scripts: Sequence[ScriptConfig], path: str) -> None:
+    seen: set[str] = set()
+    for script in scripts:
+        if script.name in seen:
+            raise ConfigError(f"cannot use {path}: two scripts are called {script.name!r}; rename one")
+        seen.add(script.name)
 
 
 def check_script_target(script: ScriptConfig) -> None:

@@ -271,7 +271,7 @@ def test_a_change_keeps_what_a_person_wrote_elsewhere(paths: Paths) -> None:
     a, b = load_scripts(paths)
     fields = json.loads(HAND_WRITTEN)
     changed = parse_script({**fields[0], "maxRestarts": 9, "user": "nobody"})
-    save_scripts(paths, (changed, b, parse_script({"name": "c", "command": "true"})), before=(a, b))
+    save_scripts(paths, (changed, b, parse_script({"name": "c", "command": "true"})))
     first, second, third = json.loads(Path(paths.scripts).read_text())
     assert list(first.items()) == [
         ("command", "node a.js"),
@@ -294,19 +294,21 @@ def test_a_key_set_back_to_its_default_says_so(paths: Paths) -> None:
     assert json.loads(Path(paths.scripts).read_text()) == [{"name": "a", "command": "x", "maxRestarts": 5}]
 
 
-def test_a_file_edited_since_it_was_loaded_is_not_overwritten(paths: Paths) -> None:
-    write_scripts(paths, {"name": "a", "command": "x"})
+def test_a_file_that_is_malformed_now_is_not_overwritten(paths: Paths) -> None:
+    write_scripts(paths, GUIDE_SCRIPT)
     known = load_scripts(paths)
-    write_scripts(paths, {"name": "a", "command": "x"}, {"name": "b", "command": "y"})
-    edited = Path(paths.scripts).read_bytes()
-    with pytest.raises(ConfigError, match="orion reload"):
-        save_scripts(paths, (), before=known)
     Path(paths.scripts).write_text("[{", encoding="utf-8")
     with pytest.raises(ConfigError, match="line 1"):
-        save_scripts(paths, (), before=known)
-    Path(paths.scripts).write_bytes(edited)
-    save_scripts(paths, (), before=load_scripts(paths))
-    assert load_scripts(paths) == ()
+        save_scripts(paths, known)
+    assert Path(paths.scripts).read_text(encoding="utf-8") == "[{"
+
+
+def test_two_scripts_of_one_name_are_not_written(paths: Paths) -> None:
+    write_scripts(paths, GUIDE_SCRIPT)
+    known = load_scripts(paths)
+    with pytest.raises(ConfigError, match="two scripts"):
+        save_scripts(paths, known * 2)
+    assert load_scripts(paths) == known
 
 
 def test_a_file_that_others_can_write_is_not_written_either(paths: Paths) -> None:

@@ -314,6 +314,7 @@ def test_an_order_that_cannot_be_kept_is_refused(house: House) -> None:
 
 def test_the_next_supervisor_takes_running_scripts_back_with_their_output_and_counters(house: House) -> None:
     house.add("lasting", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done", backoffBase=0)
+    wait_for(lambda: bool(house.lines("lasting")), "a line of the first run")
     os.kill(house.row("lasting")["pid"], signal.SIGKILL)
     wait_for(lambda: house.row("lasting")["restarts"] == 1, "one restart")
     wait_for(lambda: house.lines("lasting")[-1:] > ["1"] and len(house.lines("lasting")) > 5, "some lines")
