@@ -3,10 +3,7 @@
 Knows nothing of HTTP headers, servers or log entries.
 """
 
-import base64
-import hashlib
 import hmac
-import os
 import re
 import secrets
 import sqlite3
@@ -14,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from orionagent.console.secret import hash_token
 from orionagent.console.store import Store
 from orionagent.errors import BadRequest, Exists, NotFound, NotPermitted
 
@@ -30,7 +28,6 @@ DEFAULT_LEVELS = ("info", "warn", "error", "debug", "verbose", "trace", "fatal")
 HOME_PROJECT = "local"
 USER_TOKEN_AGE_S = 30 * 86400
 CLI_LOGIN_AGE_S = 600
-SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,27 +70,6 @@ class MadeToken(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     prefix: str
     created_at: float
-
-
-def hash_token(token: str) -> bytes:
-    """Return what is kept of a token: its SHA-256 (tokens are random, so no salt is needed)."""
-    return hashlib.sha256(token.encode()).digest()
-
-
-def hash_password(password: str) -> str:
-    """Return a salted scrypt hash as text. Blocks for about 50 ms: call it in the thread pool."""
-    salt = os.urandom(16)
-    digest = hashlib.scrypt(password.encode(), salt=salt, **SCRYPT)
-    return f"scrypt${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
-
-
-def check_password(password: str, kept: str | None) -> bool:
-    """Tell whether the password fits; takes as long for an unknown account. Blocks like `hash_password`."""
-    salt, expected = b"-" * 16, b""
-    if kept is not None:
-        _, salt_text, digest_text = kept.split("$")
-        salt, expected = base64.b64decode(salt_text), base64.b64decode(digest_text)
-    return hmac.compare_digest(hashlib.scrypt(password.encode(), salt=salt, **SCRYPT), expected)
 
 
 class Accounts:
@@ -230,6 +206,28 @@ class Accounts:
             self._store.run("INSERT OR IGNORE INTO members VALUES (?, ?, 'member')", project_id, user_id)
         return user_id is not None
 
+    def members(self, project_id: int) -> list[sqlite3.Row]:
+        """Return the people of a project with their roles, the owner first."""
+        return self._store.all(
+            "SELECT users.*, role FROM members JOIN users ON users.id = user_id WHERE project_id = ?"
+            " ORDER BY role = 'owner' DESC, pseudo",
+            project_id,
+        )
+
+    def change_project(self, project_id: int, label: str | None, levels: Sequence[str] | None) -> None:
+        """Change what is given.
+
+        Raises:
+            BadRequest: a level that is empty or holds spaces.
+        """
+        if label is not None:
+            self._store.run("UPDATE projects SET label = ? WHERE id = ?", label.strip(), project_id)
+        if levels is not None:
+            cleaned = [level.strip().lower() for level in levels]
+            if any(not level or len(level.split()) != 1 for level in cleaned):
+                raise BadRequest("cannot save the levels: a level is one word")
+            self._store.run("UPDATE projects SET enabled_levels = ? WHERE id = ?", " ".join(cleaned), project_id)
+
     def project_name(self, project_id: int) -> str:
         """Return the slug of a project that exists."""
         return str(self._store.scalar("SELECT name FROM projects WHERE id = ?", project_id))
@@ -259,6 +257,19 @@ class Accounts:
             *(project_id, source_id, name, prefix, hash_token(token), " ".join(permissions), now),
         )
         return MadeToken(id=token_id, name=name, token=token, prefix=prefix, created_at=now)
+
+    def api_tokens(self, project_id: int) -> list[sqlite3.Row]:
+        """Return a project's tokens (their hashes are of no use to anybody), newest first."""
+        return self._store.all(
+            "SELECT api_tokens.*, sources.name AS source_name FROM api_tokens"
+            " LEFT JOIN sources ON sources.id = source_id WHERE api_tokens.project_id = ?"
+            " ORDER BY api_tokens.id DESC",
+            project_id,
+        )
+
+    def revoke_api_token(self, project_id: int, token_id: int) -> None:
+        """Delete a token; one that is gone is fine."""
+        self._store.run("DELETE FROM api_tokens WHERE project_id = ? AND id = ?", project_id, token_id)
 
     def device_of(self, token: str) -> Device | None:
         """Return what an API token, or the console's own token, may send."""

@@ -70,6 +70,13 @@ class Fleet:
         found = self.find_source(project_id, name)
         return self.add_source(project_id, name, "", "prod") if found is None else found
 
+    def delete_source(self, project_id: int, source_id: int) -> None:
+        """Delete a source, its entries and everything counted of it; one that is gone is fine."""
+        with self._store.transaction():
+            own = "(SELECT id FROM sources WHERE project_id = ? AND id = ?)"
+            self._store.run(f"DELETE FROM logs WHERE source_id IN {own}", project_id, source_id)  # noqa: S608
+            self._store.run("DELETE FROM sources WHERE project_id = ? AND id = ?", project_id, source_id)
+
     # -- heartbeats --------------------------------------------------------------------------------------
 
     def server_id(self, project_id: int, hostname: str) -> int | None:

@@ -14,6 +14,7 @@ from orionagent.console.commands import Commands
 from orionagent.console.fleet import Fleet
 from orionagent.console.live import Channel
 from orionagent.console.logbook import Logbook, Stored
+from orionagent.console.secret import Attempts
 from orionagent.console.store import Store, iso
 from orionagent.wire import Heartbeat
 
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     logbook: Logbook
     alarms: Alarms
     channel: Channel
+    attempts: Attempts
     news: "News"
     dashboard: str | None
     """Origin of a dashboard served elsewhere, for sign-in addresses; None: this console's own pages."""

@@ -145,3 +145,122 @@ def add_token(to: Services, call: Call, project: str) -> Response:
         },
         201,
     )
+
+
+# -- beyond what setting up needs ------------------------------------------------------------------------
+
+
+class SettingsChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A new label, or the levels to keep."""
+
+    label: str | None = None
+    enabled_levels: list[str] | None = None
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody by address of mail."""
+
+    email: str
+
+
+def list_permissions(_to: Services, _call: Call) -> Response:
+    """Return what tokens can be allowed."""
+    return answer({"permissions": [{"id": name, "description": name.replace(":", ", ")} for name in PERMISSIONS]})
+
+
+def validate_email(to: Services, call: Call) -> Response:
+    """Tell whether somebody with this address has an account."""
+    if to.accounts.find_by_email(call.json(Person).email) is None:
+        raise NotFound("cannot find an account with this e-mail address; they must sign up first")
+    return answer({"ok": True})
+
+
+def change_settings(to: Services, call: Call, project: str) -> Response:
+    """Change label or enabled levels."""
+    found = to.accounts.project(call.user, project)
+    require(found, "settings:write")
+    change = call.json(SettingsChange)
+    to.accounts.change_project(found.id, change.label, change.enabled_levels)
+    return show_settings(to, call, project)
+
+
+def list_settings_sources(to: Services, call: Call, project: str) -> Response:
+    """Return the sources as the settings show them, with the host each was last seen on."""
+    found = to.accounts.project(call.user, project)
+    return answer(
+        {
+            "ok": True,
+            "sources": [
+                {
+                    "id": row["id"],
+                    "name": row["name"],
+                    "description": row["description"],
+                    "environment": row["environment"],
+                    "server_hostname": to.fleet.host_of(row["id"])[1],
+                    "created_at": iso(row["created_at"]),
+                }
+                for row in to.fleet.sources(found.id)
+            ],
+        }
+    )
+
+
+def delete_source(to: Services, call: Call, project: str, number: int) -> Response:
+    """Delete a source with all its entries."""
+    found = to.accounts.project(call.user, project)
+    require(found, "sources:manage")
+    to.fleet.delete_source(found.id, number)
+    return answer(status=204)
+
+
+def list_tokens(to: Services, call: Call, project: str) -> Response:
+    """Return the project's tokens, without what makes them work."""
+    found = to.accounts.project(call.user, project)
+    require(found, "tokens:read")
+    return answer(
+        {
+            "ok": True,
+            "tokens": [
+                {
+                    "id": row["id"],
+                    "name": row["name"],
+                    "token_prefix": row["prefix"],
+                    "permissions": row["permissions"].split(),
+                    "source_name": row["source_name"],
+                    "last_used_at": iso(row["last_used_at"]),
+                    "created_at": iso(row["created_at"]),
+                }
+                for row in to.accounts.api_tokens(found.id)
+            ],
+        }
+    )
+
+
+def revoke_token(to: Services, call: Call, project: str, number: int) -> Response:
+    """Make a token useless from now on."""
+    found = to.accounts.project(call.user, project)
+    require(found, "tokens:manage")
+    to.accounts.revoke_api_token(found.id, number)
+    return answer(status=204)
+
+
+def list_members(to: Services, call: Call, project: str) -> Response:
+    """Return who sees the project; the owner's row has no membership id."""
+    found = to.accounts.project(call.user, project)
+    return answer(
+        {
+            "ok": True,
+            "members": [
+                {
+                    "id": None if row["role"] == "owner" else row["id"],
+                    "user_id": row["id"],
+                    "email": row["email"],
+                    "pseudo": row["pseudo"],
+                    "role": row["role"],
+                    "avatar_url": None,
+                    "created_at": iso(row["created_at"]),
+                }
+                for row in to.accounts.members(found.id)
+            ],
+        }
+    )

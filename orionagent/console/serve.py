@@ -24,6 +24,7 @@ from orionagent.console.fleet import Fleet
 from orionagent.console.live import Channel
 from orionagent.console.logbook import Logbook
 from orionagent.console.news import News, Services
+from orionagent.console.secret import Attempts
 from orionagent.console.store import Store
 from orionagent.console.web import Console
 from orionagent.errors import OrionError
@@ -68,6 +69,7 @@ def build(data_dir: str, token: str, dashboard: str | None) -> Services:
         logbook=Logbook(store),
         alarms=Alarms(store),
         channel=channel,
+        attempts=Attempts(),
         news=News(store, accounts, fleet, channel),
         dashboard=dashboard,
     )
@@ -159,6 +161,9 @@ def _listen(family: int, host: str, port: int) -> Any:
     opened = cooperative.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # pywsgi writes head and body apart; with Nagle's algorithm each answer would wait 40 ms. Inherited by
+        # accepted connections: tcp(7).
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind((host, port))

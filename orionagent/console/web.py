@@ -13,7 +13,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from orionagent.console import alerting, dashboard, device, projects, statistics
+from orionagent.console import alerting, dashboard, device, later, projects, signin, statistics
 from orionagent.console.http import CORS, MAX_BODY_BYTES, Access, Call, answer, error_answer
 from orionagent.console.news import Services
 from orionagent.errors import OrionError
@@ -21,7 +21,7 @@ from orionagent.errors import OrionError
 log = logging.getLogger(__name__)
 
 STATIC = os.path.join(os.path.dirname(__file__), "static")
-PAGES = {"/": "index.html"}
+PAGES = {"/": "index.html", "/auth/cli": "auth.html", "/login": "auth.html", "/register": "auth.html"}
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # The page needs nothing from anywhere else, so a line of log that tries to be a script stays a line.
 PAGE_HEADERS = (
@@ -65,6 +65,12 @@ ROUTES = (
     Route("POST", "/api/logs/commands/<int:number>/ack", DEVICE, device.settle_command),
     Route("POST", "/api/logs/performance", DEVICE, device.take_performance),
     Route("POST", "/api/logs/emit", DEVICE, device.take_entry),
+    # People
+    Route("POST", "/api/auth/register", PUBLIC, signin.register),
+    Route("POST", "/api/auth/login", PUBLIC, signin.login),
+    Route("GET", "/api/auth/me", USER, signin.show_me),
+    Route("POST", "/api/auth/cli/init", PUBLIC, signin.begin_cli_login),
+    Route("POST", "/api/auth/cli/confirm", USER, signin.confirm_cli_login),
     # Projects
     Route("GET", "/api/projects", USER, projects.list_projects),
     Route("POST", "/api/projects", USER, projects.add_project),
@@ -73,6 +79,14 @@ ROUTES = (
     Route("GET", f"{P}/sources", USER, projects.list_sources),
     Route("POST", f"{P}/sources", USER, projects.add_source),
     Route("POST", f"{P}/tokens", USER, projects.add_token),
+    Route("GET", "/api/projects/permissions", USER, projects.list_permissions),
+    Route("POST", "/api/projects/validate-email", USER, projects.validate_email),
+    Route("PATCH", f"{P}/settings", USER, projects.change_settings),
+    Route("GET", f"{P}/settings/sources", USER, projects.list_settings_sources),
+    Route("DELETE", f"{P}/sources/<int:number>", USER, projects.delete_source),
+    Route("GET", f"{P}/tokens", USER, projects.list_tokens),
+    Route("DELETE", f"{P}/tokens/<int:number>", USER, projects.revoke_token),
+    Route("GET", f"{P}/members", USER, projects.list_members),
     # What the pages read
     Route("GET", f"{P}/sources/<source>/logs", USER, dashboard.recent_logs),
     Route("GET", f"{P}/sources/<source>/stats", USER, statistics.source_stats),
@@ -97,7 +111,63 @@ ROUTES = (
     Route("PUT", f"{P}/alerts/rules/<int:number>", USER, alerting.change_rule),
     Route("DELETE", f"{P}/alerts/rules/<int:number>", USER, alerting.delete_rule),
     Route("POST", f"{P}/alerts/rules/<int:number>/test", USER, alerting.test_rule),
-)
+    # Known to the clients, not to this console
+    Route("PATCH", "/api/auth/preferences", USER, later.no_preferences),
+    Route("GET", "/api/auth/sessions", USER, later.no_sessions),
+    Route("GET", "/api/auth/connections", USER, later.no_connections),
+    Route("GET", "/api/auth/passkey", USER, later.no_passkeys),
+    Route("GET", "/api/user/pinned", USER, later.no_pinned),
+    Route("GET", "/api/user/recent", USER, later.no_recent),
+    Route("GET", f"{P}/settings/retention", USER, later.show_retention),
+    Route("GET", f"{P}/settings/audit", USER, later.show_audit),
+    *(Route(method, path, USER, later.refuse) for method, path in (
+        ("PATCH", "/api/auth/me"),
+        ("POST", "/api/auth/me/avatar"),
+        ("DELETE", "/api/auth/me/avatar"),
+        ("POST", "/api/auth/change-password"),
+        ("POST", "/api/auth/change-email"),
+        ("POST", "/api/auth/resend-verification"),
+        ("GET", "/api/auth/2fa/totp/setup"),
+        ("POST", "/api/auth/2fa/totp/verify"),
+        ("DELETE", "/api/auth/2fa/totp"),
+        ("POST", "/api/auth/2fa/email"),
+        ("DELETE", "/api/auth/2fa/email"),
+        ("POST", "/api/auth/action-code/send"),
+        ("POST", "/api/auth/action-token"),
+        ("DELETE", "/api/auth/sessions"),
+        ("DELETE", "/api/auth/sessions/<session>"),
+        ("DELETE", "/api/auth/connections/<provider>"),
+        ("GET", "/api/auth/passkey/register-options"),
+        ("POST", "/api/auth/passkey/register"),
+        ("PATCH", "/api/auth/passkey/<int:number>"),
+        ("DELETE", "/api/auth/passkey/<int:number>"),
+        ("GET", "/api/auth/passkey/action-options"),
+        ("POST", "/api/auth/passkey/action"),
+        ("GET", "/api/projects/settings/list"),
+        ("PATCH", f"{P}/archive"),
+        ("PATCH", f"{P}/restore"),
+        ("DELETE", P),
+        ("PATCH", f"{P}/settings/retention"),
+        ("POST", f"{P}/tokens/<int:number>/rotate"),
+        ("POST", f"{P}/members"),
+        ("PATCH", f"{P}/members/<int:number>"),
+        ("DELETE", f"{P}/members/<int:number>"),
+        ("POST", f"{P}/members/transfer-ownership"),
+        ("POST", "/api/user/pinned"),
+        ("DELETE", "/api/user/pinned/<int:number>"),
+        ("POST", "/api/user/recent"),
+        ("GET", "/api/billing/subscription"),
+        ("POST", "/api/billing/checkout"),
+        ("POST", "/api/billing/portal"),
+    )),
+    *(Route(method, path, PUBLIC, later.refuse) for method, path in (
+        ("GET", "/api/auth/verify-email/<token>"),
+        ("POST", "/api/auth/2fa/verify"),
+        ("POST", "/api/auth/passkey/login-options"),
+        ("POST", "/api/auth/passkey/login"),
+        ("GET", "/api/billing/plans"),
+    )),
+)  # fmt: skip
 
 
 class BoundedRequest(Request):

@@ -41,7 +41,8 @@ function gate(message) {
   h("p", { class: "muted" }, "Enter the token that ", h("code", {}, "orion console"), " printed when it started. It is also in the file ", h("code", {}, "token"), " of its data folder."),
   h("label", {}, "Token", input),
   message ? h("p", { class: "error", role: "alert" }, message) : null,
-  h("button", { class: "main" }, "Continue"))));
+  h("button", { class: "main" }, "Continue"),
+  h("p", { class: "small" }, h("a", { href: "/login" }, "Sign in with an account instead")))));
   input.focus();
 }
 
