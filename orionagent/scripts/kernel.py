@@ -53,9 +53,9 @@ def tee(source: int, target: int, size: int) -> int:
             raise _fail("tee")
 
 
-def become_subreaper() -> None:
-    """Let orphans below this process become its children instead of init's."""
-    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+def become_subreaper(wanted: bool = True) -> None:
+    """Let orphans below this process become its children instead of init's, or no longer."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0) != 0:
         raise _fail("prctl(PR_SET_CHILD_SUBREAPER)")
 
 

@@ -79,6 +79,7 @@ def house(paths: Paths) -> Iterator[House]:
     found.supervisor.stop_all()
     found.supervisor.let_go(close=True)
     found.supervisor.reap()
+    become_subreaper(False)  # else the orphans of later tests would be ours
 
 
 def alive(pid: int) -> bool:
