@@ -23,6 +23,7 @@ from orionagent.wire import LEVELS, Batch, Extra
 __all__ = ["Services", "make_commands"]
 
 MAX_LOG_BYTES = 256 * 1024  # as long as a line of a script before it is split
+MAX_METADATA_DEPTH = 32
 MAX_SOURCE_CHARS = 128
 MAX_FREE_SOURCES = 256  # the recent entries of each are kept in memory
 MASK = "***"
@@ -170,14 +171,16 @@ class _Handlers:
             raise BadRequest(f"cannot log: metadata and tags are over {MAX_LOG_BYTES} bytes; send less")
         return Extra(metadata=self._redact_all(metadata), tags=self._redact_all(tags))
 
-    def _redact_all(self, value: Any) -> Any:
+    def _redact_all(self, value: Any, depth: int = 0) -> Any:
+        if depth > MAX_METADATA_DEPTH:
+            raise BadRequest(f"cannot log: the metadata is nested deeper than {MAX_METADATA_DEPTH}; flatten it")
         match value:
             case str():
                 return self._services.redact(value)
             case list():
-                return [self._redact_all(item) for item in value]
+                return [self._redact_all(item, depth + 1) for item in value]
             case dict():
-                return {key: self._redact_all(item) for key, item in value.items()}
+                return {key: self._redact_all(item, depth + 1) for key, item in value.items()}
         return value
 
     def _check_source(self, source: str) -> None:

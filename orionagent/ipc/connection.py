@@ -59,6 +59,11 @@ class Connection:
     def __repr__(self) -> str:
         return f"Connection(uid {self.caller.uid}, {len(self._calls)} calls, {len(self._streams)} streams)"
 
+    @property
+    def calls(self) -> list[Task]:
+        """The calls under way, followed streams not among them."""
+        return list(self._calls)
+
     def serve(self) -> None:
         """Answer until the caller closes or stops reading; blocks. Calls that run then still come to their end."""
         try:
@@ -86,23 +91,23 @@ class Connection:
             if framing is None:
                 framing = framing_for(chunk)
             for message in framing.feed(chunk):
-                if isinstance(message, Malformed):
-                    self._send(framing.error(message.id, BadRequest.code, message.message))
-                    if message.fatal:
-                        return
-                else:
-                    self._accept(framing, message)
+                self._accept(framing, message)
+                if isinstance(message, Malformed) and message.fatal:
+                    return
                 # Nobody's flood may keep the others from their turn.
                 gevent.sleep(0)
+            # Nor may one endless message.
+            gevent.sleep(0)
 
-    def _accept(self, framing: Framing, request: Request) -> None:
+    def _accept(self, framing: Framing, request: Request | Malformed) -> None:
         """Give the request a greenlet; blocks while too many of this connection are at work."""
         self._slots.acquire()
         before = self._turn
         done = Event()
         if request.id is None:
             self._turn = done
-        task = self._tasks.spawn(f"ipc {request.cmd[:40]}", self._run, framing, request, before, done)
+        name = "malformed" if isinstance(request, Malformed) else request.cmd[:40]
+        task = self._tasks.spawn(f"ipc {name}", self._run, framing, request, before, done)
         self._calls.add(task)
         task.link(lambda ended: self._ended(ended, done))
 
@@ -112,10 +117,13 @@ class Connection:
         done.set()
         self._slots.release()
 
-    def _run(self, framing: Framing, request: Request, before: Event, done: Event) -> None:
+    def _run(self, framing: Framing, request: Request | Malformed, before: Event, done: Event) -> None:
         if request.id is None:
             # Without ids the order of the answers is all that tells them apart.
             before.wait()
+        if isinstance(request, Malformed):
+            self._send(framing.error(request.id, BadRequest.code, request.message))
+            return
         try:
             data = self._call(request)
             if isinstance(data, Stream):

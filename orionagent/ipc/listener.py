@@ -4,6 +4,7 @@ Must not know what is said on the connections.
 """
 
 import ctypes
+import errno
 import logging
 import os
 import stat
@@ -13,11 +14,15 @@ import gevent
 from gevent import socket
 from gevent.event import Event
 
-from orionagent.errors import OrionError
+from orionagent.errors import AlreadyRunning, OrionError
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
+MOST_PATH_BYTES = 107
+"""Of a socket's address, unix(7)."""
+
+_ANSWERED = (0, errno.EAGAIN, errno.EINPROGRESS)
 LOOK_S = 30.0
 """How often the name is looked at where inotify is not to be had, and as a second net where it is."""
 
@@ -41,23 +46,38 @@ class Listener:
         return f"Listener({self.path!r}, {'open' if self._socket else 'closed'})"
 
     def open(self) -> None:
-        """Take over the inherited socket, or replace whatever bears the name by a new one, in one step.
+        """Take over the inherited socket, or replace what a dead daemon left by a new one, in one step.
 
         Raises:
+            AlreadyRunning: somebody answers there.
             OrionError: the socket cannot be made.
         """
         if self._inherited_fd is not None:
-            self._socket = socket.socket(fileno=self._inherited_fd)
+            self._socket = _adopt(self._inherited_fd)
             self._inherited_fd = None
             self._identity = self._look()
-            if self._identity is not None:
+            if self._socket is not None and self._identity is not None:
                 return
+        self._check_free()
         self._bind()
+
+    def _check_free(self) -> None:
+        if os.path.lexists(self.path) and self._look() is None:
+            raise OrionError(f"cannot listen on {self.path}: it is not a socket; move it away")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            if len(os.fsencode(self.path)) < MOST_PATH_BYTES and probe.connect_ex(self.path) in _ANSWERED:
+                raise AlreadyRunning(f"cannot listen on {self.path}: another daemon answers there; stop it first")
 
     def _bind(self) -> None:
         new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Bound under another name and renamed: at no time is there a name behind which nobody listens.
         temporary = f"{self.path}~"
+        if len(os.fsencode(temporary)) > MOST_PATH_BYTES:
+            new.close()
+            raise OrionError(
+                f"cannot listen on {self.path}: over {MOST_PATH_BYTES - 1} bytes; choose a shorter ORION_ROOT"
+            )
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
             if os.path.lexists(temporary):
@@ -126,6 +146,23 @@ class Listener:
         self._socket = None
         if self._identity is not None and self._look() == self._identity:
             os.unlink(self.path)
+
+
+def _adopt(descriptor: int) -> socket.socket | None:
+    """Return the inherited descriptor as a socket; None, and closed, where it is no listening one."""
+    try:
+        os.set_inheritable(descriptor, False)
+        found = socket.socket(fileno=descriptor)
+    except OSError as error:
+        log.warning("cannot take over the inherited socket: %s; making a new one", error)
+        if error.errno != errno.EBADF:
+            os.close(descriptor)
+        return None
+    if found.family == socket.AF_UNIX and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return found
+    log.warning("the inherited socket does not listen; making a new one")
+    found.close()
+    return None
 
 
 class FolderWatch:

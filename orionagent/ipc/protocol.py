@@ -123,8 +123,8 @@ def read_object(line: bytes) -> Request | Malformed:
     if not isinstance(fields, dict):
         return Malformed(message='cannot read the request: it is no JSON object; send {"cmd":"ping"}')
     request_id = fields.pop("id", None)
-    if isinstance(request_id, bool) or not isinstance(request_id, str | int | None):
-        return Malformed(message="cannot read the request: id must be a string or a whole number")
+    if not _is_id(request_id):
+        return Malformed(message="cannot read the request: id must be a string or a whole number of 64 bits")
     notify = fields.pop("notify", False)
     if not isinstance(notify, bool):
         return Malformed(message="cannot read the request: notify must be true or false", id=request_id)
@@ -132,6 +132,15 @@ def read_object(line: bytes) -> Request | Malformed:
     if not isinstance(cmd, str):
         return Malformed(message='cannot read the request: no cmd; send for example {"cmd":"ping"}', id=request_id)
     return Request(cmd=cmd, params=fields, id=request_id, notify=notify)
+
+
+def _is_id(value: object) -> bool:
+    match value:
+        case None | str():
+            return True
+        case int() if not isinstance(value, bool):
+            return -(1 << 63) <= value < 1 << 64  # what can be sent back
+    return False
 
 
 def _line(fields: dict[str, Any], request_id: str | int | None) -> bytes:

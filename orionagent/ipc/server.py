@@ -28,6 +28,7 @@ MOST_REFUSALS = 64
 SEND_S = 10.0
 REFUSAL_S = 1.0
 STOP_S = 5.0
+DETACH_S = 1.0
 GROUP_FRESH_S = 30.0
 LOG_BURST = 1000
 LOG_PER_S = 200.0
@@ -76,17 +77,24 @@ class Server:
         self._tasks.spawn("ipc name", self._listener.keep_name)
 
     def stop(self, timeout_s: float = STOP_S) -> None:
-        """End all conversations and delete the socket; blocks at most about twice `timeout_s`."""
+        """Delete the socket, let calls under way be answered for `timeout_s`, end all conversations."""
         self._tasks.stop(timeout_s)
         self._listener.close()
-        self._conversations.stop(timeout_s)
+        self._end_conversations(timeout_s)
 
-    def detach(self) -> int:
-        """Stop, but return the listening descriptor, open: who connects now waits for the next image."""
+    def detach(self, timeout_s: float = DETACH_S) -> int:
+        """Stop, but return the listening descriptor, open: who connects now waits for the next image.
+
+        Calls under way are answered for up to `timeout_s`. The descriptor closes on exec unless that is changed.
+        """
         self._tasks.stop(STOP_S)
         descriptor = self._listener.detach()
-        self._conversations.stop(STOP_S)
+        self._end_conversations(timeout_s)
         return descriptor
+
+    def _end_conversations(self, timeout_s: float) -> None:
+        gevent.joinall([call for connection in self._connections for call in connection.calls], timeout=timeout_s)
+        self._conversations.stop(STOP_S)
 
     def _accept_all(self) -> None:
         while True:
