@@ -233,7 +233,7 @@ class _Handlers:
             return {"entries": list(self._shipper.tail(source, lines))}
         # No other greenlet runs between these two: no entry is missed, none comes twice.
         follower = self._shipper.follow(source)
-        return Stream(_follow(self._shipper.tail(source, lines), follower, self._services.wall))
+        return Stream(_follow(self._shipper.tail(source, lines), follower, self._services.wall), follower.close)
 
     def _find_source(self, name: str | None) -> str | None:
         """Return the source that a script's or a source's name means.

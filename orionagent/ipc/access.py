@@ -38,10 +38,18 @@ class Stream(msgspec.Struct, frozen=True):
     """What a handler returns to answer many times.
 
     `bursts` yields the items, an answer each, those at hand at once, and may block in between. It is closed when the
-    caller has gone, so its `finally` lets go of what the items come from.
+    caller has gone. `on_close` then gives back what the items come from, also when nobody ever asked for one: a
+    generator that was not started runs no `finally`.
     """
 
     bursts: Generator[Sequence[Any]]
+    on_close: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Give back what the stream holds."""
+        self.bursts.close()
+        if self.on_close is not None:
+            self.on_close()
 
 
 class Command(msgspec.Struct, frozen=True):

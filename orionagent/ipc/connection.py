@@ -127,7 +127,10 @@ class Connection:
         try:
             data = self._call(request)
             if isinstance(data, Stream):
-                self._follow(framing, request, data, done)
+                try:
+                    self._follow(framing, request, data, done)
+                finally:
+                    data.close()
             elif not request.notify:
                 self._send(self._encode(framing, request, data))
         except OrionError as error:
@@ -190,8 +193,6 @@ class Connection:
             raise
         except Exception as error:
             raise self._internal(request, error) from error
-        finally:
-            stream.bursts.close()
 
     def _send(self, data: bytes) -> None:
         """Write whole messages; a caller that does not read them in time is cut off."""

@@ -13,6 +13,7 @@ from gevent.event import Event
 
 from orionagent.errors import NotFound
 from orionagent.ipc.access import Access, Caller, Command, Stream
+from orionagent.ipc.connection import MOST_STREAMS
 from orionagent.ipc.server import KEPT_FOR_OPERATORS, MOST_CONNECTIONS, Server
 from tests.ipc.talk import Talk
 
@@ -35,6 +36,7 @@ class Service:
         self.gate = Event()
         self.heard: list[str] = []
         self.streams = 0
+        self.closed = 0
 
     def echo(self, params: Word, caller: Caller) -> object:
         return {"name": params.name, "uid": caller.uid}
@@ -68,7 +70,10 @@ class Service:
             self.streams -= 1
 
     def wait_for_gate(self, params: Nothing, caller: Caller) -> Stream:
-        return Stream(self._quiet())
+        return Stream(self._quiet(), self._note_close)
+
+    def _note_close(self) -> None:
+        self.closed += 1
 
     def _quiet(self) -> Generator[Sequence[object]]:
         self.streams += 1
@@ -236,6 +241,16 @@ def test_a_quiet_stream_ends_when_its_follower_leaves(path: str, service: Servic
         assert talk.ask(cmd="quiet")["data"] == {"entry": 1}
         assert service.streams == 1
     until(lambda: service.streams == 0)
+
+
+def test_what_a_refused_stream_holds_is_given_back(path: str, service: Service) -> None:
+    with Talk(path) as talk:
+        for number in range(MOST_STREAMS):
+            assert talk.ask(cmd="quiet", id=number)["ok"]
+        assert service.closed == 0
+        assert talk.ask(cmd="quiet", id="one too many")["code"] == "busy"
+        assert service.closed == 1
+    until(lambda: service.closed == MOST_STREAMS + 1)
 
 
 def test_a_command_comes_to_its_end_though_its_caller_has_left(path: str, service: Service) -> None:
