@@ -62,6 +62,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until killed."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler) as server:
+        print("listening", flush=True)
         server.serve_forever()
 
 

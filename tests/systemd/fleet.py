@@ -37,9 +37,7 @@ class Server(Machine):
         """Boot, with the download site but without the backend."""
         super().boot()
         serve = HERE.parent / "packaging" / "serve.py"
-        self._site = self.spawn_in_network(
-            sys.executable, str(serve), str(self.releases), str(SITE_PORT), stdout=subprocess.DEVNULL
-        )
+        self._site = self._serve(str(serve), str(self.releases), str(SITE_PORT))
 
     def halt(self) -> None:
         """Stop what runs beside the machine, then the machine."""
@@ -52,8 +50,7 @@ class Server(Machine):
 
     def start_backend(self) -> None:
         """Let the backend listen."""
-        command = [sys.executable, str(HERE / "collector.py"), str(self.kept), str(BACKEND_PORT)]
-        self._backend = self.spawn_in_network(*command)
+        self._backend = self._serve(str(HERE / "collector.py"), str(self.kept), str(BACKEND_PORT))
 
     def stop_backend(self) -> None:
         """Let the backend vanish."""
@@ -61,6 +58,14 @@ class Server(Machine):
             self._backend.kill()
             self._backend.wait()
             self._backend = None
+
+    def _serve(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Start one of our servers and return it once it listens: it says so by a line."""
+        server = self.spawn_in_network(sys.executable, *command, stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        server.stdout.readline()
+        server.stdout.close()
+        return server
 
     def install(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run the installer from a pipe, as people do."""
@@ -126,7 +131,7 @@ class Server(Machine):
 
     def agents_processes(self) -> list[str]:
         """Return the command lines of all processes in the unit's cgroup."""
-        script = "cat $(find /sys/fs/cgroup/system.slice/orion-agent.service -name cgroup.procs) 2>/dev/null"
+        script = "find /sys/fs/cgroup/system.slice/orion-agent.service -name cgroup.procs -exec cat {} + 2>/dev/null"
         pids = self.run("sh", "-c", script, check=False).stdout.split()
         return [self.run("cat", f"/proc/{pid}/cmdline", check=False).stdout.replace("\0", " ") for pid in pids]
 

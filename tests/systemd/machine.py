@@ -76,7 +76,6 @@ class Machine:
         try:
             self.halt()
         finally:
-            self._remove_cgroup()
             shutil.rmtree(self.folder)
 
     @property
@@ -117,6 +116,7 @@ class Machine:
             raise
         finally:
             self._init = 0
+            self._remove_cgroup()
 
     def run(
         self, *command: str, check: bool = True, timeout_s: float = 120.0, stdin: str | None = None

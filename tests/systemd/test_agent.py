@@ -186,19 +186,20 @@ def test_stop_leaves_no_process(server: Server) -> None:
     server.wait_for("the agent answers", server.is_up)
 
 
-def test_after_a_boot_everything_runs_before_the_backend_does(server: Server) -> None:
-    server.add_writer()
-    write_more(server)
-    server.halt()
-    server.forget_lines()
-    server.boot()
-    server.wait_for("the script runs", lambda: server.is_up() and server.script("writer").get("pid") is not None)
-    assert server.property(UNIT, "ActiveState") == "active"
-    server.start_backend()
-    server.wait_for("lines of before the backend came", lambda: bool(server.lines_of()))
-    pid = server.script("writer")["pid"]
-    write_more(server)
-    assert server.script("writer")["pid"] == pid
+def test_after_a_boot_everything_runs_before_the_backend_does(releases: Path) -> None:
+    with running(releases) as server:
+        server.add_writer()
+        write_more(server)
+        server.halt()
+        server.forget_lines()
+        server.boot()
+        server.wait_for("the script runs", lambda: server.is_up() and server.script("writer").get("pid") is not None)
+        assert server.property(UNIT, "ActiveState") == "active"
+        pid = server.script("writer")["pid"]
+        server.start_backend()
+        server.wait_for("lines of before the backend came", lambda: bool(server.lines_of()))
+        write_more(server)
+        assert server.script("writer")["pid"] == pid
 
 
 def test_purge_leaves_nothing(server: Server) -> None:
