@@ -65,6 +65,7 @@ class Custody:
         self._unmarked: list[Range] = []
         self._compacting = False
         self._compact_at = 0.0
+        self._closed = False
         self.instance = new_instance()
         self.refused: OSError | None = None
         self.unsynced = False
@@ -90,6 +91,9 @@ class Custody:
 
     def close(self) -> None:
         """Write down what is in memory, if possible; sync and close. Blocks for the disk."""
+        if self._closed:
+            return
+        self._closed = True
         self.ready(now=True)
         if self.needs_compaction:
             self.compact()

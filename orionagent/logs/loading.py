@@ -65,7 +65,10 @@ def load(file: JournalFile, boot_id: str, fresh_instance: str) -> Loaded:
     )
     if found.header is not None and not found.damaged and not found.foreign_boot:
         loaded.instance = found.header.instance
-    for part in found.parts:
+    parts = found.parts
+    parts.reverse()
+    while parts:
+        part = parts.pop()
         if isinstance(part, Intact):
             loaded.extents += _waiting(file, part, found, fresh_instance)
         else:
@@ -106,14 +109,13 @@ def _read(file: JournalFile, offset: int, size: int) -> bytes:
 
 def _waiting(file: JournalFile, part: Intact, found: Recovered, fresh_instance: str) -> Iterator[Extent]:
     """Yield what of an intact batch is neither delivered nor given up."""
-    record = part.record
-    gaps = found.done.missing(record.first, record.last)
+    gaps = found.done.missing(part.first, part.last)
     if not gaps:
         return
-    whole = gaps == [(record.first, record.last)]
-    ends = [] if whole else _line_ends(_read(file, part.offset, record.bytes))
+    whole = gaps == [(part.first, part.last)]
+    ends = [] if whole else _line_ends(_read(file, part.offset, part.size))
     for first, last in gaps:
-        start, end = (0, record.bytes) if whole else _bytes_of(record.first, (first, last), ends)
+        start, end = (0, part.size) if whole else _bytes_of(part.first, (first, last), ends)
         yield Extent(
             order=0,
             instance=part.instance or fresh_instance,
@@ -121,9 +123,9 @@ def _waiting(file: JournalFile, part: Intact, found: Recovered, fresh_instance: 
             last=last,
             offset=part.offset + start,
             size=end - start,
-            source=record.source,
-            at=record.at,
-            alert=record.kind == "alert",
+            source=part.source,
+            at=part.at,
+            alert=part.alert,
         )
 
 

@@ -3,6 +3,7 @@
 Knows nothing of descriptors: it reads through a function, in bounded pieces, and never raises on content.
 """
 
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -29,12 +30,17 @@ CHUNK_BYTES = 1 << 20
 LONGEST_LINE_BYTES = 8 << 20
 
 
-class Intact(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch whose checksum holds. `instance` None: its header is lost."""
+class Intact(msgspec.Struct, frozen=True, gc=False):
+    """A batch whose checksum holds. `instance` None: its header is lost. One of many: small and positional."""
 
     instance: str | None
+    first: int
+    last: int
     offset: int
-    record: Record
+    size: int
+    source: str
+    at: str
+    alert: bool
 
 
 class Damaged(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +158,9 @@ class _Scanner:
             return
         self._seen[instance] = record.last
         found.damaged = found.damaged or instance is None
-        found.parts.append(Intact(instance=instance, offset=start, record=record))
+        source = sys.intern(record.source)
+        alert = record.kind == "alert"
+        found.parts.append(Intact(instance, record.first, record.last, start, record.bytes, source, record.at, alert))
 
     def _orphan(self, end: int) -> None:
         """Note that nothing vouches for what lies between the last control line and `end`."""

@@ -274,6 +274,8 @@ class Shipper:
         if delivered:
             self._ever_connected = True
             self._report_drops()
+            if self._buffer.custody.needs_compaction:
+                self._disk_wanted.set()
         elif any(lane.paused for lane in self._lane_of_source.values()):
             self._lane_of_source.clear()  # the token's file may hold another one by the next attempt
         self._attempt.set()
@@ -372,6 +374,11 @@ class Shipper:
     # How it goes
 
     @property
+    def disk_at_rest(self) -> bool:
+        """Tell whether nothing is due for the disk, so that nothing ticks for its sake."""
+        return not self._disk_wanted.is_set()
+
+    @property
     def offsets(self) -> Mapping[str, int]:
         """Return the byte offset behind the last entry in the buffer of each pipe; the mapping is kept current."""
         return self._buffer.offsets
@@ -434,6 +441,8 @@ class Shipper:
             state = "connected" if self._ever_connected else "idle"
         if state != self._state:
             self._state, self._since = state, self._now()
+            trouble = state in ("retrying", "paused")
+            log.info("delivery is %s%s", state, f": {self._drain.last_error}" if trouble else "")
 
     def tail(self, source: str | None, lines: int) -> list[dict[str, Any]]:
         """Return the last entries of a source (None: of all) as plain dicts, delivered or not."""
