@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 import msgspec
+from gevent.event import Event as Signal
 from gevent.lock import RLock
 from gevent.queue import Empty, Full, Queue
 from wsproto import ConnectionType, WSConnection
@@ -35,6 +36,7 @@ class Listener:
         self.project = project
         self.waiting: Queue[bytes | None] = Queue(MAX_WAITING)
         self.too_slow = False
+        self.gone = Signal()
 
     def offer(self, frames: Iterable[bytes]) -> None:
         """Queue frames; one that does not keep up is cut off (it reconnects and reads anew)."""
@@ -96,14 +98,15 @@ class Channel:
             {"type": kind, "payload": payload, "projectName": project, "timestamp": iso(self._now())}
         )
 
-    def close(self) -> None:
-        """Say goodbye to every listener; their connections end by themselves."""
+    def close(self, timeout_s: float) -> None:
+        """Say goodbye to every listener; return when all have gone or the time is up."""
         self._closing = True
         for listener in self._listeners:
             listener.too_slow = True
             while listener.waiting.qsize():
                 listener.waiting.get_nowait()
             listener.waiting.put_nowait(None)
+        gevent.wait([listener.gone for listener in self._listeners], timeout=timeout_s)
 
     def serve(self, socket: Any, target: str, headers: Sequence[tuple[str, str]], project: str) -> None:
         """Carry one WebSocket connection to its end. Blocks the calling greenlet until then."""
@@ -122,6 +125,7 @@ class Channel:
         finally:
             self._listeners.discard(listener)
             reader.kill()
+            listener.gone.set()
 
     def _write(self, line: "_Line", listener: Listener) -> None:
         while True:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import gevent
 from gevent import socket as cooperative
 from gevent.event import Event
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from orionagent.console.accounts import Accounts
@@ -35,7 +36,10 @@ DEFAULT_LISTEN = "127.0.0.1:3001"
 LIVE_PATH = "/api/ws"
 HOUSEKEEPING_EVERY_S = 5.0
 PRUNE_EVERY = 6
-STOP_TIMEOUT_S = 3.0
+STOP_TIMEOUT_S = 0.5
+"""For requests in flight; longer ones are cut off, and were not acknowledged."""
+GOODBYE_TIMEOUT_S = 2.0
+MAX_CONNECTIONS = 1000
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -80,10 +84,19 @@ def with_sockets(services: Services, host: str, port: int, token: str) -> None:
     stopping = Event()
     watchers = [gevent.signal_handler(number, stopping.set) for number in (signal.SIGTERM, signal.SIGINT)]
     sockets = open_sockets(host, port)
-    application = Console(services)
+    application, connections = Console(services), Pool(MAX_CONNECTIONS)
+    shared = {"orion.channel": services.channel}
     servers = [
-        WSGIServer(each, application, handler_class=LiveHandler, log=None, error_log=log, environ=_environ(services))
-        for each in sockets
+        WSGIServer(
+            opened,
+            application,
+            spawn=connections,
+            handler_class=LiveHandler,
+            log=None,
+            error_log=log,
+            environ=shared,
+        )
+        for opened in sockets
     ]
     try:
         for server in servers:
@@ -94,7 +107,7 @@ def with_sockets(services: Services, host: str, port: int, token: str) -> None:
         sys.stdout.flush()
         keep_house(services, stopping)
     finally:
-        services.channel.close()
+        services.channel.close(GOODBYE_TIMEOUT_S)
         for server in servers:
             server.stop(timeout=STOP_TIMEOUT_S)
         for watcher in watchers:
@@ -175,10 +188,6 @@ def _listen(family: int, host: str, port: int) -> Any:
 
 
 # -- live upgrade -----------------------------------------------------------------------------------------
-
-
-def _environ(services: Services) -> dict[str, Any]:
-    return {"orion.channel": services.channel}
 
 
 class LiveHandler(WSGIHandler):

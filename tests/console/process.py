@@ -19,11 +19,11 @@ START = "import sys; from orionagent.console.serve import serve; serve(*sys.argv
 class ConsoleProcess:
     """A console on a free port of loopback; `call` talks to it with its own token unless told otherwise."""
 
-    def __init__(self, folder: Path, *, dashboard: str | None = None) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, dashboard: str | None = None) -> None:
         self.folder = folder
         self.output = folder / "console.out"
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = ["127.0.0.1:0", str(folder / "data"), *([dashboard] if dashboard else [])]
+        arguments = [f"127.0.0.1:{port}", str(folder / "data"), *([dashboard] if dashboard else [])]
         with open(self.output, "wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, *arguments], stdout=output, stderr=subprocess.STDOUT

@@ -1,0 +1,210 @@
+"""The console's page in a real browser shows what devices send, as they send it, and passes orders on."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.browser.chromium import Page
+from tests.console.process import ConsoleProcess
+
+pytestmark = pytest.mark.browser
+
+
+def heartbeat(**fields: Any) -> dict[str, Any]:
+    return {
+        "hostname": "web-1",
+        "agentVersion": "1.2.3",
+        "bootId": "boot",
+        "timestamp": "2026-01-02T03:04:05.000Z",
+        "uptimeSeconds": 90_000,
+        "cpu": {"percent": 42.0, "count": 4, "load1": 0.5},
+        "memory": {"usedMb": 512, "totalMb": 2048, "percent": 25.0},
+        "disk": {"usedGb": 10, "totalGb": 40, "percent": 25.0},
+        "network": {"rxBytesPerSecond": 1500, "txBytesPerSecond": 300},
+        "scripts": [
+            {"name": "api", "source": "api", "state": "running", "pid": 4711, "restarts": 2, "memoryMb": 64.0},
+            {"name": "worker", "source": "worker", "state": "crashed", "restarts": 5},
+        ],
+    } | fields
+
+
+CRASH = {
+    "id": "boot:1",
+    "timestamp": "2026-01-02T03:04:05.000Z",
+    "hostname": "web-1",
+    "script": "worker",
+    "source": "worker",
+    "message": "worker exited with status 3",
+    "cause": "exit",
+    "exitCode": 3,
+    "crashesInARow": 2,
+    "lastLines": ["Traceback", "the very last line"],
+}
+
+
+@pytest.fixture
+def console(root: Path) -> Iterator[ConsoleProcess]:
+    with ConsoleProcess(root) as running:
+        yield running
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with Page() as opened:
+        yield opened
+        assert opened.errors == []
+
+
+def test_the_page_asks_for_its_token_and_refuses_a_wrong_one(console: ConsoleProcess) -> None:
+    with Page() as page:
+        page.open(console.url)
+        page.type("input[name=token]", "wrong")
+        page.click("form button")
+        page.wait_for_text("cannot accept this token")
+        page.type("input[name=token]", console.token)
+        page.click("form button")
+        page.wait_for_text("No server has reported yet")
+        page.wait_for_text("live", "#link")
+
+
+def test_what_was_there_and_what_arrives_are_shown(console: ConsoleProcess, page: Page) -> None:
+    console.post("/api/v1/agent/heartbeat", heartbeat())
+    console.post("/api/v1/agent/log", {"level": "info", "message": "from before", "source": "api"})
+    page.open(f"{console.url}/#token={console.token}")
+    page.wait_for_text("from before", ".log")
+    assert page.evaluate("location.hash") == "#/"
+    page.wait_for_text("42 %", "[data-server=web-1]")
+    page.wait_for_text("partial", "[data-server=web-1]")
+    assert page.evaluate("document.querySelectorAll('[data-server=web-1] svg path.stroke').length") >= 4
+    page.wait_for_text("live", "#link")
+
+    console.post("/api/v1/agent/heartbeat", heartbeat(cpu={"percent": 77.0}, hostname="web-1"))
+    page.wait_for_text("77 %", "[data-server=web-1]")
+    console.post("/api/v1/agent/log", {"level": "error", "message": "it <b>broke</b>", "source": "api"})
+    page.wait_for_text("it <b>broke</b>", ".log .is-error")
+    console.post("/api/v1/agent/alert", CRASH)
+    page.wait_for_text("worker exited with status 3")
+    page.wait_for_text("1", "#alert-count")
+    console.post("/api/v1/agent/heartbeat", heartbeat(hostname="db-1"))
+    page.wait_for_text("db-1", ".cards")
+
+
+def test_a_script_is_restarted_from_the_servers_page(console: ConsoleProcess, page: Page) -> None:
+    console.post("/api/v1/agent/heartbeat", heartbeat())
+    page.open(f"{console.url}/#token={console.token}/server/web-1")
+    page.wait_for_text("4711", "[data-script=api]")
+    page.wait_for_text("live", "#link")
+    assert page.evaluate("document.querySelectorAll('.plot').length") == 4
+    assert page.evaluate("document.querySelector(\"[data-action='start:api']\").disabled") is True
+    page.click("[data-action='restart:api']")
+    page.wait_for_text("restart …", "[data-script=api]")
+    (command,) = console.post("/api/v1/agent/heartbeat", heartbeat())["commands"]
+    assert (command["type"], command["source"]) == ("restart", "api")
+    console.post(f"/api/v1/agent/commands/{command['id']}/ack?hostname=web-1", {"ok": True})
+    page.wait_for_text("restart api: done", "#toasts")
+    page.wait_until("!document.querySelector(\"[data-action='restart:api']\").disabled")
+
+
+def test_logs_are_filtered_and_followed(console: ConsoleProcess, page: Page) -> None:
+    for level, source, message in (("info", "api", "alpha"), ("error", "worker", "beta"), ("warn", "api", "gamma")):
+        console.post("/api/v1/agent/log", {"level": level, "source": source, "message": message})
+    page.open(f"{console.url}/#token={console.token}/logs")
+    page.wait_for_text("gamma", ".log")
+    page.wait_for_text("live", "#link")
+    page.click("button.level-error")
+    page.wait_until("document.querySelectorAll('.entry').length === 1")
+    page.wait_for_text("beta", ".log")
+    for level in ("info", "error"):
+        console.post("/api/v1/agent/log", {"level": level, "source": "api", "message": f"live {level}"})
+    page.wait_for_text("live error", ".log")
+    assert "live info" not in page.evaluate("document.querySelector('.log').innerText")
+    page.click("button.level-error")
+    page.wait_for_text("live info", ".log")
+    page.type("input[type=search]", "GAMM")
+    page.wait_until("document.querySelectorAll('.entry').length === 1")
+    page.wait_for_text("gamma", ".log")
+
+
+def test_alerts_show_the_last_lines_and_are_resolved(console: ConsoleProcess, page: Page) -> None:
+    console.post("/api/v1/agent/alert", CRASH)
+    page.open(f"{console.url}/#token={console.token}/alerts")
+    page.wait_for_text("the very last line", "[data-alert] pre")
+    page.wait_for_text("exit status 3", "[data-alert]")
+    page.click("[data-alert] button")
+    page.wait_for_text("Nothing is wrong.")
+    assert console.get("/api/projects/local/alerts")[0]["status"] == "resolved"
+    page.click("[data-status=resolved]")
+    page.wait_for_text("resolved by operator", "[data-alert]")
+
+
+def test_the_page_comes_back_by_itself_after_the_console_was_away(root: Path) -> None:
+    with Page() as page:
+        with ConsoleProcess(root) as console:
+            page.open(f"{console.url}/#token={console.token}")
+            page.wait_for_text("live", "#link")
+            port = urlsplit(console.url).port
+        page.wait_for_text("reconnecting", "#link")
+        with ConsoleProcess(root, port=port or 0) as console:
+            console.post("/api/v1/agent/log", {"level": "info", "message": "meanwhile"})
+            page.wait_for_text("live", "#link")
+            page.wait_for_text("meanwhile", ".log")
+
+
+@pytest.fixture
+def waiting_command_line() -> Iterator[tuple[int, dict[str, list[str]], threading.Event]]:
+    """Yield (port, the query that the browser came back with, an event for when it did)."""
+    came: dict[str, list[str]] = {}
+    done = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if urlsplit(self.path).path == "/callback":
+                came.update(parse_qs(urlsplit(self.path).query))
+                done.set()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(b"you can close this page")
+
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the library's name)
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server.server_address[1], came, done
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_command_line_signs_in_through_sign_up_and_confirmation(
+    console: ConsoleProcess,
+    page: Page,
+    waiting_command_line: tuple[int, dict[str, list[str]], threading.Event],
+) -> None:
+    port, came, done = waiting_command_line
+    begun = console.post("/api/auth/cli/init", {"callbackPort": port}, token="")
+    page.open(begun["loginUrl"])
+    page.wait_for_text("waits for you to sign in")
+    page.evaluate("[...document.links].find((link) => link.text === 'Make an account').click()")
+    for name, text in (
+        ("firstName", "Ada"),
+        ("lastName", "Lovelace"),
+        ("pseudo", "ada"),
+        ("email", "ada@example.org"),
+        ("password", "correct horse"),
+    ):
+        page.type(f"input[name={name}]", text)
+    page.click("form button")
+    page.wait_for_text("asks to act as Ada Lovelace")
+    page.click("#confirm")
+    assert done.wait(30)
+    page.wait_for_text("you can close this page")
+    assert came["state"] == [begun["state"]]
+    assert console.get("/api/auth/me", token=came["token"][0])["email"] == "ada@example.org"
