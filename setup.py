@@ -55,6 +55,8 @@ setup(
         "requests>=2.32",
         "msgspec>=0.19",
         "docopt-ng>=0.9",
+        # Arrow-key prompts of `orion setup`; without it the set-up asks line by line.
+        "questionary>=2.0",
     ],
     extras_require={"console": CONSOLE, "test": TEST + CONSOLE, "dist": [*CONSOLE, "cx_Freeze>=8.4"]},
 )

@@ -12,13 +12,13 @@ from typing import Any
 from orionagent import __build__, __version__, render, usage
 from orionagent.errors import NotRunning, OrionError
 from orionagent.fastpath import terminal, version_text, write_all
-from orionagent.fields import RING_LINES, parse_assignments, parse_lines, parse_metadata, script_fields
+from orionagent.fields import RING_LINES, current, parse_assignments, parse_lines, parse_metadata, script_fields
 from orionagent.ipc import client
 from orionagent.paths import Paths
 from orionagent.text import ESCAPES, escape
 
 DONE, FAILED, USAGE, NOT_RUNNING, NOT_PERMITTED = range(5)
-EXIT_CODES = {"not-running": NOT_RUNNING, "not-permitted": NOT_PERMITTED, "bad-request": USAGE}
+EXIT_CODES = {"not-running": NOT_RUNNING, "not-permitted": NOT_PERMITTED, "bad-request": USAGE, "usage": USAGE}
 INTERRUPTED = 130
 WATCH_INTERVAL_S = 2.0
 UNSAFE_IN_JSON = {code: f"\\u{code:04x}" for code in ESCAPES if code >= 0x20}
@@ -96,6 +96,37 @@ def find_command(options: dict[str, Any]) -> Callable[[Request], int]:
         if all(options[word] for word in path.split()):
             return function
     raise AssertionError(options)
+
+
+def setup(request: Request) -> int:
+    """`orion setup --server` and `orion setup --source`."""
+    from orionagent.prompts import choose_prompts  # noqa: PLC0415
+    from orionagent.signin import Surroundings, find_token  # noqa: PLC0415
+
+    options = request.options
+    around = Surroundings(uid=os.geteuid())
+    token = find_token(options["--token"], around.environment)
+    prompts = choose_prompts(unattended=options["--yes"])
+    if options["--server"]:
+        from orionagent.wizard import ServerWishes, set_up_server  # noqa: PLC0415
+
+        server = ServerWishes(options["--api-url"], token, options["--project"], not options["--no-browser"])
+        set_up_server(server, prompts, request.paths, around)
+        return DONE
+    from orionagent.appfolder import AppFolder  # noqa: PLC0415
+    from orionagent.wizard_source import SourceWishes, set_up_source  # noqa: PLC0415
+
+    source = SourceWishes(
+        name=options["--name"],
+        command=options["--command"],
+        token=token,
+        project=options["--project"],
+        user=options["--user"],
+        auto_restart=False if options["--no-auto-restart"] else None,
+        capture=False if options["--no-capture"] else None,
+    )
+    set_up_source(source, AppFolder(current(os.getcwd)), prompts, request.paths, around)
+    return DONE
 
 
 def status(request: Request) -> int:
@@ -308,6 +339,7 @@ def demo(_request: Request) -> int:
 
 
 COMMANDS: tuple[tuple[str, Callable[[Request], int]], ...] = (
+    ("setup", setup),
     ("status", status),
     ("log", log),
     ("logs", logs),

@@ -40,10 +40,14 @@ def choices(line: Line, word: str) -> tuple[list[str], bool]:
 
 
 def branches() -> Iterable[tuple[tuple[str, ...], list[str], bool]]:
-    """Yield (command words, choices, names of scripts too) for every command."""
+    """Yield (command words, choices, names of scripts too) for every command, several lines of it as one."""
+    found: dict[tuple[str, ...], tuple[list[str], bool]] = {}
     for line in grammar_lines():
         for path in product(*line.words):
-            yield path, *choices(line, path[-1])
+            words, names = choices(line, path[-1])
+            before, already = found.get(path, ([], False))
+            found[path] = (list(dict.fromkeys([*before, *words])), names or already)
+    return [(path, words, names) for path, (words, names) in found.items()]
 
 
 def bash() -> str:

@@ -11,6 +11,9 @@ from docopt import DocoptExit, docopt
 
 GRAMMAR = """\
 Usage:
+  orion setup --server [--api-url=<url>] [--token=<token>] [--project=<name>] [--no-browser] [--yes]
+  orion setup --source [--name=<name>] [--command=<command>] [--token=<token>] [--project=<name>] [--user=<user>] \
+[--no-auto-restart] [--no-capture] [--yes]
   orion status [--watch] [--json]
   orion log [--from=<source>] [--tag=<tag>]... [--meta=<json>] [--json] [--] <level> <message>
   orion logs [<name>] [--follow] [--lines=<n>] [--level=<level>] [--json]
@@ -30,6 +33,7 @@ Usage:
 """
 
 SUMMARIES = {
+    "setup": "connect this server, or the application in this folder, to a backend",
     "status": "the agent, its backend, this machine and the scripts",
     "log": "send one entry; everything after the level is the message",
     "logs": "the last lines of one script or of all",
@@ -54,6 +58,15 @@ SUMMARIES = {
 }
 
 OPTION_SUMMARIES = {
+    "--server": "set up this server, once per machine",
+    "--source": "set up the application in the current folder",
+    "--api-url": "the backend's address",
+    "--token": "an API token; - reads it from standard input, ORION_TOKEN works too",
+    "--project": "the project, created where there is none of this name",
+    "--no-browser": "print the login page's address only",
+    "--yes": "ask nothing, take every default",
+    "--name": "the source's and the script's name",
+    "--command": "the start command",
     "--watch": "show it again every two seconds",
     "--json": "one JSON value a line on standard output",
     "--from": "the source that the entry belongs to",

@@ -82,6 +82,8 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["orion", "logs", "--level", "e"], ["error"]),
     (["orion", "completion", "z"], ["zsh"]),
     (["orion", "demo", ""], []),
+    (["orion", "setup", "--s"], ["--server", "--source"]),
+    (["orion", "setup", "--na"], ["--name"]),
     (["orion", "script", "add", "x", "y", "--user", "roo"], ["root"]),
 ]
 

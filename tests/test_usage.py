@@ -22,6 +22,8 @@ from orionagent.usage import (
 )
 
 GUIDE = """\
+orion setup --server
+orion setup --source
 orion status
 orion log info "Deploy complete"
 orion log error "Disk space low"
@@ -34,6 +36,11 @@ orion script add api "node dist/index.js" --cwd /opt/myapp --no-auto-restart
 """
 
 EVERY_COMMAND = """\
+orion setup --server
+orion setup --server --api-url=http://127.0.0.1:3001 --token=- --project=shop --no-browser --yes
+orion setup --source
+orion setup --source --name=api --command="node x.js" --token=t --project=shop --user=me
+orion setup --source --no-auto-restart --no-capture --yes
 orion status --watch --json
 orion log --from=deploy --tag=a --tag=b --meta={} --json info done
 orion log --from deploy --tag a -- info done
@@ -141,6 +148,7 @@ def test_help_is_recognized_anywhere_but_in_a_message(arguments: list[str]) -> N
 
 def test_the_grammar_s_own_parts_are_found() -> None:
     assert commands() == [
+        "setup",
         "status", "log", "logs", "script", "buffer", "ping", "reload", "version", "completion",
         "daemon", "console", "demo",
     ]  # fmt: skip

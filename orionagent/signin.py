@@ -1,0 +1,125 @@
+"""Owns how a person proves who they are to the set-up: a token that was given, typed, or fetched by browser.
+
+Must not know what is set up, nor keep the token anywhere.
+"""
+
+import getpass
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from orionagent.account import Account, begin_login
+from orionagent.backend import Backend
+from orionagent.errors import Permanent, Refused
+from orionagent.login import WAIT_S, CallbackListener, browser_command, forwarding_hint, is_page, open_page
+from orionagent.prompts import Choice, Prompts, Question
+
+SIGN_IN = Question("How do you want to sign in?", "--token=<token> or ORION_TOKEN")
+TRIES = 3
+
+
+class Surroundings(NamedTuple):
+    """What the set-up reads of its process: environment, user, and how long a browser may take."""
+
+    environment: Mapping[str, str] = os.environ
+    uid: int = -1
+    login_wait_s: float = WAIT_S
+
+    @property
+    def is_root(self) -> bool:
+        """Tell whether this is root."""
+        return self.uid == 0
+
+
+class Person(NamedTuple):
+    """Somebody who has signed in. `sees_projects` is false for a token that is only good for sending."""
+
+    token: str
+    account: Account
+    sees_projects: bool
+
+
+def find_token(given: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the token of `--token` ("-": the first line of standard input), else that of ORION_TOKEN."""
+    if given == "-":
+        return sys.stdin.readline().strip() or None
+    return given or environment.get("ORION_TOKEN") or None
+
+
+def sign_in(
+    backend: Backend, prompts: Prompts, token: str | None, *, use_browser: bool, around: Surroundings
+) -> Person:
+    """Return who is signed in, by the token or by asking. Blocks for as long as the person takes.
+
+    Raises:
+        Refused: the token is good for nothing here (asked for three times where it was typed).
+        Retryable: the backend cannot be reached.
+        Permanent: it answers nonsense.
+        Timeout: nobody confirmed in the browser.
+        MissingAnswer: no token, and nobody to ask.
+    """
+    if token is not None:
+        return identify(backend, token)
+    methods = [Choice("browser", "in a browser"), Choice("token", "with an API token")]
+    if prompts.select(SIGN_IN, methods, None) == "browser":
+        return by_browser(backend, prompts, use_browser=use_browser, around=around)
+    for left in range(TRIES - 1, -1, -1):
+        typed = prompts.secret(Question("API token:", SIGN_IN.flag))
+        try:
+            return identify(backend, typed)
+        except Refused as error:
+            if not left:
+                raise
+            prompts.say(f"  {error.message}")
+    raise AssertionError
+
+
+def identify(backend: Backend, token: str) -> Person:
+    """Return whose token this is. Raises: as `sign_in`."""
+    account = Account(backend, token)
+    try:
+        account.projects()
+    except Refused as error:
+        # A project's own token sees no projects, but may send: the set-up finds out by using it.
+        if not can_send(backend, token):
+            raise Refused(error.message, status=error.status) from None
+        return Person(token, account, False)
+    return Person(token, account, True)
+
+
+def can_send(backend: Backend, token: str) -> bool:
+    """Tell whether a device's route accepts this token. Raises Retryable."""
+    status, _ = backend.ask("/v1/agent/commands?hostname=", token=token)
+    return status not in (401, 403)
+
+
+def by_browser(backend: Backend, prompts: Prompts, *, use_browser: bool, around: Surroundings) -> Person:
+    """Have the person confirm in a browser. Raises: as `sign_in`."""
+    with CallbackListener() as listener:
+        login = begin_login(backend, listener.port)
+        if not is_page(login.loginUrl):
+            raise Permanent("cannot sign in by browser: the backend names no page for it; use --token")
+        prompts.say(f"Open this page and confirm:\n\n  {login.loginUrl}\n")
+        command = browser_command(around.environment, around.uid) if use_browser else None
+        hint = forwarding_hint(around.environment, listener.port, _user_name(around), socket.gethostname())
+        if hint is not None:
+            prompts.say(f"This terminal is remote. First run this on your own computer:\n\n  {hint}\n")
+            prompts.say("or use an API token: --token=- reads it from standard input.")
+        elif command is not None:
+            open_page(command, login.loginUrl)
+        prompts.say("Waiting for the browser (Ctrl-C gives up) ...")
+        callback = listener.wait(login.state, around.login_wait_s)
+    person = identify(backend, callback.token)
+    if not callback.vouched:
+        # Any page could have sent the browser here with a token of its own: the person knows who they are.
+        email = person.account.email() if person.sees_projects else "an unknown account"
+        if not prompts.confirm(Question(f"Signed in as {email}. Is that you?", "--token"), True):
+            raise Refused("cannot go on: the browser signed in as somebody else; run the set-up again")
+    return person
+
+
+def _user_name(around: Surroundings) -> str:
+    named = around.environment.get("SUDO_USER") or around.environment.get("USER")
+    return named or getpass.getuser()
