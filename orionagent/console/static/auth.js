@@ -87,7 +87,7 @@ async function confirm() {
       error.hidden = false;
     }
   } }, "Confirm");
-  frame("Confirm the command line", h("p", {}, "A command line on this computer asks to act as ", h("strong", {}, user.name), ` (${user.email}). Confirm only if you just started it.`),
+  frame("Confirm sign-in", h("p", {}, "A command line on this computer asks to act as ", h("strong", {}, user.name), ` (${user.email}). Confirm only if you just started it.`),
     error, press, h("p", { class: "small" }, link("Use another account", () => { token.clear(); signIn(); })));
 }
 
