@@ -30,7 +30,7 @@ from orionagent.scripts.pump import PipeFiles, Pump, Scratch, now_text
 from orionagent.scripts.redact import Redactor
 from orionagent.scripts.spawn import make_plan, spawn
 from orionagent.scripts.tree import is_alive, read_stat
-from orionagent.tasks import TaskGroup
+from orionagent.tasks import TaskFailed, TaskGroup
 from orionagent.wire import Alert, Batch, Stream
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     tasks: TaskGroup
     keep: Callable[[str, int], None]
     forget: Callable[[str], None]
+    on_failure: Callable[[TaskFailed], None] | None = None
     boottime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
     draw: Callable[[], float] = random.random
 
@@ -102,7 +103,7 @@ class Runner:
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._waiters: list[tuple[bool, AsyncResult[None]]] = []
         self._pumps: dict[str, Pump] = {}
-        self._pump_tasks = TaskGroup(f"pumps of {config.name}")
+        self._pump_tasks = TaskGroup(f"pumps of {config.name}", surroundings.on_failure)
         self._delay: Any = None
         self._ending: Process | None = None
         self._hurry = Event()

@@ -114,6 +114,7 @@ class Supervisor:
             tasks=self._tasks,
             keep=keep,
             forget=forget,
+            on_failure=on_failure,
         )
         self._frozen = True
         self._state = load_state(self._paths.state, self._boot_id, inherited.take("state"))
