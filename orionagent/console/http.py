@@ -3,6 +3,7 @@
 Knows nothing of what the routes do.
 """
 
+import sqlite3
 import zlib
 from enum import Enum
 from typing import Any, TypeVar
@@ -163,6 +164,11 @@ def error_answer(error: Exception) -> Response:
         case HTTPException():
             status, code = error.code or 500, "http"
             message = f"{TITLES.get(status, error.name)}: {error.description or error.name}"
+        case OverflowError():
+            status, code, message = 400, "bad-request", "cannot use a number that large; it must fit into 64 bits"
+        case sqlite3.OperationalError():
+            # A full or failing disk: the device keeps what it has and tries again.
+            status, code, message = 503, "unavailable", f"cannot reach the database: {error}"
         case OrionError():
             status, code, message = STATUS.get(error.code, 500), error.code, error.message
         case _:

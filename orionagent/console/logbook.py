@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -33,7 +33,7 @@ class NewEntry(msgspec.Struct, kw_only=True, gc=False):
     level: str
     message: str
     timestamp: str | None = None
-    seq: int | None = None
+    seq: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     source: str | None = None
     stream: str | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
@@ -194,7 +194,7 @@ class Console:
         try:
             response = self._answer(request)
         except Exception as error:
-            if not isinstance(error, OrionError) and getattr(error, "code", None) is None:
+            if not isinstance(error, (OrionError, HTTPException, OverflowError)):
                 log.exception("%s %s failed", request.method, request.path)
             response = error_answer(error)
         response.headers.extend(CORS)

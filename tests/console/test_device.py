@@ -1,10 +1,13 @@
 """What agents and SDKs send arrives once, is read back as sent, and is refused by name when it is wrong."""
 
 import gzip
+import sqlite3
 from typing import Any
 
 import msgspec
+import pytest
 
+from orionagent.console.http import error_answer
 from tests.console.process import ConsoleProcess
 
 Project = tuple[str, str]
@@ -213,3 +216,30 @@ def test_the_old_sdk_reports_and_fetches_its_commands(console: ConsoleProcess, p
     assert stats["performance"]["avg_cpu"] == 130.0
     assert stats["server"] == {"hostname": "vm", "ip": "10.0.0.5", "name": None}
     assert stats["status"] == "started"
+
+
+@pytest.mark.parametrize(
+    ("path", "raw", "status"),
+    [
+        ("/api/v1/agent/log", b'{"level":"info","message":"a\\ud800b"}', 400),
+        ("/api/v1/agent/log", b"null", 400),
+        ("/api/v1/agent/logs", b'{"seq":9223372036854775808,"level":"info","message":"a"}', 400),
+        ("/api/v1/agent/logs", b"\xff\xfe{", 400),
+        ("/api/v1/agent/logs", b"", 200),
+        ("/api/v1/agent/logs", b'\n\n{"level":"info","message":"a\\u0000b"}\n\n', 200),
+        ("/api/v1/agent/commands/99999999999999999999/ack?hostname=h", b"", 400),
+        ("/api/v1/agent/heartbeat", b'{"hostname":"a b","agentVersion":"","bootId":"","timestamp":""}', 400),
+    ],
+)
+def test_odd_requests_are_answered_never_a_failure_of_the_console(
+    console: ConsoleProcess, path: str, raw: bytes, status: int
+) -> None:
+    answer = console.call("POST", path, raw=raw, headers={"Orion-Instance": "odd"})
+    assert answer.status_code == status, answer.text
+    assert status == 200 or answer.json()["error"].startswith("cannot")
+
+
+def test_a_database_that_cannot_be_written_asks_devices_to_come_back() -> None:
+    answer = error_answer(sqlite3.OperationalError("database or disk is full"))
+    assert answer.status_code == 503
+    assert b"disk is full" in answer.data
