@@ -299,18 +299,15 @@ def completion(request: Request) -> int:
 
 def daemon(request: Request) -> int:
     """`orion daemon`: returns when the agent has ended."""
-    from importlib import import_module  # noqa: PLC0415
+    from orionagent.agent import run  # noqa: PLC0415
 
-    run = import_module("orionagent.agent").run
     return run(request.paths, bool(request.options["--foreground"])) or DONE
 
 
 def console(request: Request) -> int:
     """`orion console`: returns when the local backend has ended."""
-    from importlib import import_module  # noqa: PLC0415
-
     try:
-        serve = import_module("orionagent.console.serve").serve
+        from orionagent.console.serve import serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("orionagent"):
             raise
@@ -333,9 +330,9 @@ def default_console_data() -> str:
 
 def demo(_request: Request) -> int:
     """`orion demo`: returns when somebody has ended it."""
-    from importlib import import_module  # noqa: PLC0415
+    from orionagent.demo import run  # noqa: PLC0415
 
-    return import_module("orionagent.demo").run() or DONE
+    return run()
 
 
 COMMANDS: tuple[tuple[str, Callable[[Request], int]], ...] = (

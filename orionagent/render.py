@@ -28,8 +28,9 @@ def script_remark(row: Mapping[str, Any]) -> str:
     if last and row.get("phase") in ("crashed", "backoff", "stopped"):
         parts.append(str(last.get("text") or "ended"))
     if row.get("nextRestartSeconds") is not None:
-        parts.append(f"restart in {duration(row['nextRestartSeconds'])}")
-    if row.get("crashesInARow"):
+        # Rounded up: a countdown that says 0s and goes on is a lie.
+        parts.append(f"restart in {duration(-(-row['nextRestartSeconds'] // 1))}")
+    if row.get("crashesInARow") and row.get("phase") in ("crashed", "backoff"):
         parts.append(f"crash {row['crashesInARow']} in a row")
     if row.get("note"):
         parts.append(str(row["note"]))

@@ -80,7 +80,7 @@ def test_a_healthy_status_reads_like_this() -> None:
         "\n"
         "NAME         STATE    PID   UPTIME  RESTARTS  CPU     MEMORY   REMARK\n"
         "api          running  1234  2h 3m   2         12.3 %  80.0 MB\n"
-        "nightly-job  backoff  -     -       2         -       -        exit code 1; restart in 3s; crash 3 in a row\n"
+        "nightly-job  backoff  -     -       2         -       -        exit code 1; restart in 4s; crash 3 in a row\n"
     )
 
 
@@ -218,7 +218,7 @@ def test_sizes_have_binary_units(number: int | None, text: str) -> None:
 
 def test_outcomes_are_one_line() -> None:
     assert render_outcome(ROW) == "api: running, pid 1234\n"
-    assert render_outcome(CRASHED) == "nightly-job: backoff (exit code 1; restart in 3s; crash 3 in a row)\n"
+    assert render_outcome(CRASHED) == "nightly-job: backoff (exit code 1; restart in 4s; crash 3 in a row)\n"
     assert render_reload({"changed": ["a"], "added": ["b", "c"], "removed": []}) == "added: b, c; changed: a\n"
     assert render_reload({"changed": [], "added": [], "removed": []}) == "reloaded; no script changed\n"
     assert render_flush({"sent": 3, "remaining": 2, "link": {"state": "retrying"}}) == (
