@@ -2,10 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv test-venv demo check test test-browser test-system bench soak fuzz dist clean
+.PHONY: help venv test-venv demo check test test-frozen test-browser test-system bench soak fuzz dist clean
 
 help:
-	@echo "make demo | test | check | venv | test-browser | test-system | bench | soak | fuzz | dist"
+	@echo "make demo | test | check | venv | test-frozen | test-browser | test-system | bench | soak | fuzz | dist"
 
 # The stamps hold what was installed: a changed setup.py installs anew.
 $(VENV)/.run-stamp: setup.py bin/orion
@@ -48,6 +48,10 @@ build/venv/.stamp: setup.py
 
 dist: build/venv/.stamp
 	build/venv/bin/python init/freeze.py --out dist
+
+# The whole suite once more, with every module and the program taken from the release.
+test-frozen: test-venv dist
+	$(BIN)/python tests/packaging/frozen_suite.py build/freeze/orion-agent-*
 
 soak: test-venv
 	$(BIN)/pytest -m soak -s

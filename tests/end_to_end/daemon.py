@@ -18,6 +18,8 @@ from orionagent.paths import Paths
 
 REPOSITORY = Path(__file__).parents[2]
 ORION = os.environ.get("ORION_BIN") or str(REPOSITORY / "bin" / "orion")
+# The file whose change means another version: the packaged program itself, or the package of a checkout.
+INSTALLED = os.environ.get("ORION_BIN") or str(REPOSITORY / "orionagent" / "__init__.py")
 DEADLINE_S = 30.0
 
 
