@@ -124,7 +124,7 @@ def open_database(path: str) -> sqlite3.Connection:
         # A console killed by the kernel keeps everything; only a power cut can take the last moments.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA busy_timeout = 2000")
         _create_or_check(connection, path)
     except sqlite3.Error as error:

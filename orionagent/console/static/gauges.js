@@ -26,7 +26,7 @@ function figures(server) {
 
 function span(rows) {
   const until = Date.now() / 1000;
-  const from = Math.max(until - KEEP_S, Math.min(rows[0]?.[0] ?? until - 300, until - 300));
+  const from = Math.max(until - KEEP_S, Math.min(rows[0]?.[0] ?? until - 120, until - 120));
   // Readings further apart than three of their usual distances are a gap in the line.
   const steps = rows.slice(1).map((row, index) => row[0] - rows[index][0]).sort((a, b) => a - b);
   return { from, until, gap: Math.max(20, 3.2 * (steps[Math.floor(steps.length / 2)] ?? 30)) };

@@ -43,11 +43,19 @@ export function overview(main, signal) {
     cards.replaceChildren(...(servers.length ? servers.map(card) : [nothingYet()]));
   };
   const drawAlerts = () => {
-    const active = state.alerts.filter((alert) => alert.status === "active");
+    // A script that crashes over and over is one line with a count.
+    const groups = new Map();
+    for (const alert of state.alerts.filter((one) => one.status === "active")) {
+      const key = `${alert.rule_name}|${alert.source_name}|${alert.server_hostname}`;
+      const group = groups.get(key) ?? { latest: alert, count: 0 };
+      group.count += 1;
+      groups.set(key, group);
+    }
     alerts.replaceChildren(h("div", { class: "row" }, h("h2", {}, "Active alerts"), h("a", { class: "push small", href: "#/alerts" }, "All alerts")),
-      ...(active.length ? active.slice(0, 4).map((alert) => h("div", { class: "alert" },
-        h("div", { class: "row" }, h("strong", {}, alert.rule_name), h("span", { class: "push muted small" }, ago(alert.created_at))),
-        h("div", {}, alert.message ?? ""))) : [h("p", { class: "empty" }, "Nothing is wrong.")]));
+      ...(groups.size ? [...groups.values()].slice(0, 4).map(({ latest, count }) => h("div", { class: "alert" },
+        h("div", { class: "row" }, h("strong", {}, latest.rule_name), count > 1 ? h("span", { class: "muted small" }, `${count} times`) : null,
+          latest.server_hostname ? h("span", { class: "muted small" }, `on ${latest.server_hostname}`) : null, h("span", { class: "push muted small" }, ago(latest.created_at))),
+        h("div", {}, latest.message ?? ""))) : [h("p", { class: "empty" }, "Nothing is wrong.")]));
   };
   const drawCounts = async () => {
     const stats = await get(`${state.base()}/stats?window=24h`);
