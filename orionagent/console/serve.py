@@ -26,7 +26,7 @@ from orionagent.console.live import Channel
 from orionagent.console.logbook import Logbook
 from orionagent.console.news import News, Services
 from orionagent.console.secret import Attempts
-from orionagent.console.store import Store
+from orionagent.console.store import PRUNE_STEP, Store
 from orionagent.console.web import Console
 from orionagent.errors import OrionError
 
@@ -126,7 +126,8 @@ def keep_house(services: Services, stopping: Event) -> None:
                     services.news.command(settled)
             services.news.changed_servers()
             if rounds % PRUNE_EVERY == 0:
-                services.store.prune()
+                while services.store.prune() >= PRUNE_STEP:
+                    gevent.sleep(0)
         except Exception:
             # One failed round (a full disk) must not end the console, which may still show what it has.
             log.exception("housekeeping failed")

@@ -14,6 +14,9 @@ import msgspec
 
 from orionagent.console.schema import open_database
 
+PRUNE_STEP = 20_000
+"""Log entries that one call of `prune` deletes at most (of each kind of surplus): some tens of milliseconds."""
+
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How much is kept; whatever is older or beyond the count goes, oldest first."""
@@ -101,7 +104,7 @@ class Store:
     def prune(self) -> int:
         """Delete what `retention` no longer covers; return how many log entries went.
 
-        Takes small steps (at most 20,000 log entries a call) so that nobody waits long.
+        Takes small steps so that nobody waits long: while it returns PRUNE_STEP or more, there is more to do.
         """
         keep, now = self.retention, self.now()
         with self.transaction():
@@ -117,13 +120,13 @@ class Store:
                 self.run(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", count)  # noqa: S608
         return removed
 
-    def _prune_logs(self, now: float, step: int = 20_000) -> int:
+    def _prune_logs(self, now: float, step: int = PRUNE_STEP) -> int:
         first, last = self._connection.execute("SELECT min(id), max(id) FROM logs").fetchone()
         if first is None:
             return 0
         # Ids are given out in order of arrival, so "beyond the count" is a range of ids.
         beyond = last - self.retention.log_entries
-        removed = self.run("DELETE FROM logs WHERE id <= ?", min(beyond, first + step)).rowcount
+        removed = self.run("DELETE FROM logs WHERE id <= ?", min(beyond, first + step - 1)).rowcount
         oldest = self._connection.execute("SELECT id, at FROM logs ORDER BY id LIMIT 1").fetchone()
         if oldest is not None and oldest["at"] < (now - self.retention.log_age_s) * 1000:
             removed += self.run(

@@ -11,7 +11,7 @@ from orionagent.console.commands import Commands
 from orionagent.console.fleet import Fleet
 from orionagent.console.logbook import Filter, Logbook, NewEntry
 from orionagent.console.schema import open_database
-from orionagent.console.store import Retention, Store
+from orionagent.console.store import PRUNE_STEP, Retention, Store
 from orionagent.errors import OrionError
 from orionagent.wire import Alert, Cpu, Heartbeat, ScriptReport
 
@@ -86,9 +86,8 @@ def test_the_oldest_entries_beyond_the_count_go(root: Path) -> None:
 
 def test_a_large_surplus_goes_in_steps(root: Path) -> None:
     parts = Parts(root, log_entries=10)
-    parts.log(30_000)
-    assert parts.store.prune() > 15_000
-    parts.store.prune()
+    parts.log(PRUNE_STEP + 5_010)
+    assert [parts.store.prune() for _ in range(3)] == [PRUNE_STEP, 5_000, 0]
     assert len(parts.messages()) == 10
     parts.store.close()
 
