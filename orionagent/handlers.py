@@ -117,6 +117,8 @@ class _Handlers:
             "pid": os.getpid(),
             "uptimeSeconds": round(self._services.monotonic() - agent.started, 1),
             "hostname": agent.hostname,
+            "apiUrl": agent.config.apiUrl,
+            "project": agent.config.project,
             "configError": agent.config_error,
             "host": msgspec.to_builtins(self._services.heartbeat.sample_now()),
             "scripts": list(self._supervisor.rows()),

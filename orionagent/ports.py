@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from orionagent.config import ScriptConfig
+from orionagent.config import AgentConfig, ScriptConfig
 from orionagent.wire import Batch, HostSample
 
 Row: TypeAlias = dict[str, Any]
@@ -66,6 +66,7 @@ class AgentLike(Protocol):
 
     hostname: str
     started: float
+    config: AgentConfig
     config_error: str | None
 
     def reload(self) -> Mapping[str, Any]: ...  # noqa: D102

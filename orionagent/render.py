@@ -154,6 +154,9 @@ def render_status(data: Mapping[str, Any], *, color: bool = False, columns: int 
         facts.append(("config", style(escape(problem), "31", color)))
     if isinstance(data.get("link"), Mapping):
         facts.append(("backend", _link(data["link"], color)))
+    if data.get("apiUrl"):
+        project = f", project {data['project']}" if data.get("project") else ""
+        facts.append(("", escape(f"{data['apiUrl']}{project}")))
     if isinstance(data.get("buffer"), Mapping):
         facts.append(("buffer", _buffer(data["buffer"], color)))
     facts.extend(_host(data.get("host") or {}))
@@ -193,7 +196,8 @@ def _buffer(buffer: Mapping[str, Any], color: bool) -> str:
         if buffer.get(key):
             parts.append(style(f"{buffer[key]} {words}", "31", color))
     if buffer.get("memoryOnly"):
-        parts.append(style("in memory only: the disk takes no data", "31", color))
+        reason = escape(str(buffer.get("diskError") or "the disk takes no data"))
+        parts.append(style(f"in memory only: {reason}", "31", color))
     return ", ".join(parts)
 
 

@@ -53,6 +53,8 @@ STATUS: dict[str, Any] = {
     "pid": 812,
     "uptimeSeconds": 273600,
     "hostname": "web1",
+    "apiUrl": "https://api.orion.dev",
+    "project": "shop",
     "configError": None,
     "host": {
         "cpu": {"percent": 12.0, "count": 4.0, "load1": 0.5, "stealPercent": 0.0},
@@ -72,6 +74,7 @@ def test_a_healthy_status_reads_like_this() -> None:
         "agent    0.1.0, pid 812, up 3d 4h\n"
         "server   web1\n"
         "backend  connected, for 1m 0s\n"
+        "         https://api.orion.dev, project shop\n"
         "buffer   empty\n"
         "cpu      12.0 %, of 4 CPUs, load 0.50\n"
         "memory   25.0 %, 2.0 GiB of 8.0 GiB\n"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from gevent.event import Event
 
-from orionagent.config import ScriptConfig
+from orionagent.config import AgentConfig, ScriptConfig
 from orionagent.errors import Exists, NotFound
 from orionagent.handlers import Services, make_commands
 from orionagent.ipc.access import Command, nearest
@@ -220,6 +220,7 @@ class SteadyAgent:
 
     hostname = "box"
     started = 0.0
+    config = AgentConfig()
     config_error: str | None = None
 
     def reload(self) -> Mapping[str, Any]:
