@@ -7,7 +7,7 @@ import os
 import pwd
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from orionagent.account import ENVIRONMENTS, Account, names
@@ -72,12 +72,17 @@ def set_up_source(
     """
     folder.require_writable()
     server = server_config(paths)
-    source, token = choose_source(wishes, folder, prompts, server, around)
-    script = describe_script(wishes, source, folder, prompts, paths)
-    check_script_target(script)
+    backend = Backend(server, os.uname().nodename)
+    try:
+        source, make_token = choose_source(wishes, folder, prompts, server, backend, around)
+        script = describe_script(wishes, source, folder, prompts, paths)
+        check_script_target(script)
+        # Only now, when nothing is left to ask: whoever walks away leaves no token behind.
+        token = make_token()
+    finally:
+        backend.close()
     if token is not None:
-        api_url = Backend(server, "").base if server.apiUrl != AgentConfig().apiUrl else None
-        folder.write_token(token, api_url)
+        folder.write_token(token, backend.base if server.apiUrl != AgentConfig().apiUrl else None)
         prompts.say(f"Written: {folder.config_path}")
     if folder.wants_gitignore() and prompts.confirm(GITIGNORE, True):
         folder.add_gitignore()
@@ -97,25 +102,26 @@ def server_config(paths: Paths) -> AgentConfig:
 
 
 def choose_source(
-    wishes: SourceWishes, folder: AppFolder, prompts: Prompts, server: AgentConfig, around: Surroundings
-) -> tuple[str, str | None]:
-    """Return the source's name and its new token, None for the token that the folder has."""
+    wishes: SourceWishes,
+    folder: AppFolder,
+    prompts: Prompts,
+    server: AgentConfig,
+    backend: Backend,
+    around: Surroundings,
+) -> tuple[str, Callable[[], str | None]]:
+    """Return the source's name and how to get its token (None: the one that the folder has stays)."""
     proposed = wishes.name or propose_name(folder.path)
     if folder.token() and not wishes.token:
         keep = [Choice("keep", "keep it"), Choice("renew", "make another")]
         if prompts.select(TOKEN_AGAIN, keep, "keep") == "keep":
-            return wishes.name or prompts.text(NEW_SOURCE, proposed, _check_source), None
-    backend = Backend(server, os.uname().nodename)
-    try:
-        person = sign_in(backend, prompts, wishes.token, use_browser=True, around=around)
-        if not person.sees_projects:
-            # A token that is bound to its source already: the backend knows which, we only name the script.
-            return wishes.name or prompts.text(NEW_SOURCE, proposed, _check_source), person.token
-        project = choose_project(person.account, prompts, wishes.project, server.project)
-        source = pick_source(person.account, prompts, project, wishes.name, proposed)
-        return source, person.account.make_token(project, f"{source} agent", source)
-    finally:
-        backend.close()
+            return wishes.name or prompts.text(NEW_SOURCE, proposed, _check_source), lambda: None
+    person = sign_in(backend, prompts, wishes.token, use_browser=True, around=around)
+    if not person.sees_projects:
+        # A token that is bound to its source already: the backend knows which, we only name the script.
+        return wishes.name or prompts.text(NEW_SOURCE, proposed, _check_source), lambda: person.token
+    project = choose_project(person.account, prompts, wishes.project, server.project)
+    source = pick_source(person.account, prompts, project, wishes.name, proposed)
+    return source, lambda: person.account.make_token(project, f"{source} agent", source)
 
 
 def pick_source(account: Account, prompts: Prompts, project: str, wanted: str | None, proposed: str) -> str:
