@@ -256,8 +256,8 @@ class Custody:
         try:
             extents = self._live()
             copies = [msgspec.structs.replace(extent) for extent in extents]
-            header = self._header()
-            new = run(lambda: self._file.rewrite(copies, header))
+            header, covered = self._header(), self._file.end
+            new = run(lambda: self._file.rewrite(copies, header, covered))
             if not self.ready():
                 self._file.discard(new.descriptor)
                 return False

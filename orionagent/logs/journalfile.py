@@ -157,13 +157,13 @@ class JournalFile:
         """Tell whether the path still names this file: somebody may have removed or replaced it."""
         return self.is_open and self._disk.is_at(self._descriptor, self.path)
 
-    def rewrite(self, extents: Iterable[Extent], header: Header) -> Rewritten:
+    def rewrite(self, extents: Iterable[Extent], header: Header, covered: int) -> Rewritten:
         """Write the given extents and nothing else to a temporary file and sync it.
 
         May run in another thread while the owner appends: it reads only what `extents` (copies) name, and
-        `swap` carries over what was appended meanwhile. `header` is the one in force.
+        `swap` carries over what was appended meanwhile. `header` is the one in force, `covered` the end of the
+        journal, both as of when `extents` were listed.
         """
-        covered = self.end
         descriptor = self._disk.open(self._temporary, fresh=True)
         try:
             end, moves, offsets = 0, [], []

@@ -4,6 +4,8 @@ import json
 import os
 from collections.abc import Callable
 
+import pytest
+
 from orionagent.logs.journal import Dropped
 from orionagent.logs.journalfile import Rewritten
 from orionagent.paths import Paths
@@ -262,7 +264,8 @@ def test_the_journal_is_made_of_the_documented_lines_and_readable_by_nobody_else
     buffer.close()
 
 
-def test_compaction_keeps_what_waits_and_what_is_appended_meanwhile(paths: Paths) -> None:
+@pytest.mark.parametrize("before_the_copy", [True, False])
+def test_compaction_keeps_what_waits_and_what_is_appended_meanwhile(paths: Paths, before_the_copy: bool) -> None:
     buffer = open_buffer(paths.buffer)
     for start in range(1, 101, 10):
         buffer.append(numbered(start, start + 9, offset=start))
@@ -270,10 +273,10 @@ def test_compaction_keeps_what_waits_and_what_is_appended_meanwhile(paths: Paths
     before = os.path.getsize(paths.buffer)
 
     def meanwhile(work: Callable[[], Rewritten]) -> Rewritten:
-        done = work()
+        done = None if before_the_copy else work()
         buffer.append(numbered(101, 105, offset=105))
         list(drain(buffer, most=7, limit=1))
-        return done
+        return done or work()
 
     assert buffer.custody.compact(meanwhile)
     buffer.append(numbered(106, 107))
