@@ -45,6 +45,12 @@ class DurableBackend:
         self._process.stdout.close()
         self.kills += 1
 
+    def has(self, text: bytes) -> bool:
+        """Tell whether a text is among what came last."""
+        with self.file.open("rb") as file:
+            file.seek(max(os.path.getsize(self.file) - (1 << 20), 0))
+            return text in file.read()
+
     def arrived(self) -> tuple[list[tuple[str, str]], int, int]:
         """Return all entries unique by (instance, seq), in order, how many were repeats, and the numbers missing."""
         seen: set[tuple[str, int]] = set()
@@ -110,7 +116,9 @@ def kill_at_random(
             gevent.sleep(draw.uniform(0.0, 0.5))
             durable.start()
     wait_until(lambda: written(root) == count, "the last line is written", timeout_s=120 + count / RATE)
-    wait_until(lambda: daemon.call("status")["buffer"]["entries"] == 0, "the buffer is empty", timeout_s=120)
+    last = f"line {count:09d}".encode()
+    wait_until(lambda: durable.has(last), "the last line has arrived", timeout_s=120)
+    wait_until(lambda: daemon.call("status")["buffer"]["entries"] == 0, "the buffer is empty")
     arrived, repeats, missing = durable.arrived()
     numbers = [int(message.split()[1]) for source, message in arrived if source == "writer"]
     assert numbers == sorted(set(numbers)), "out of order or twice"
