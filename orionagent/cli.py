@@ -277,6 +277,15 @@ def reload(request: Request) -> int:
     return request.show(data, render.render_reload(data))
 
 
+def doctor(request: Request) -> int:
+    """`orion doctor`: fails when something needs to be mended."""
+    from orionagent.doctor import diagnose, is_sick, render_findings  # noqa: PLC0415
+
+    findings = diagnose(request.paths, os.uname().nodename)
+    request.show([finding._asdict() for finding in findings], render_findings(findings, color=request.color))
+    return FAILED if is_sick(findings) else DONE
+
+
 def version(request: Request) -> int:
     """`orion version`: of this command, and of the daemon where that is another one."""
     try:
@@ -351,6 +360,7 @@ COMMANDS: tuple[tuple[str, Callable[[Request], int]], ...] = (
     ("buffer flush", buffer_flush),
     ("ping", ping),
     ("reload", reload),
+    ("doctor", doctor),
     ("version", version),
     ("completion", completion),
     ("daemon", daemon),

@@ -25,7 +25,7 @@ Usage:
   orion script set <name> <field=value>... [--json]
   orion script remove <name> [--json]
   orion buffer flush [--json]
-  orion (ping | reload | version) [--json]
+  orion (ping | reload | doctor | version) [--json]
   orion completion (bash | zsh | fish)
   orion daemon [--foreground]
   orion console [--listen=<address>] [--data=<dir>]
@@ -50,6 +50,7 @@ SUMMARIES = {
     "buffer flush": "send what waits now instead of at the next attempt",
     "ping": "does the daemon answer",
     "reload": "take up config.json and scripts.json anew",
+    "doctor": "look for what is wrong with this installation, and say what to do",
     "version": "of this command, and of the daemon where that is another one",
     "completion": "print completions for a shell",
     "daemon": "run the agent itself (systemd does this)",

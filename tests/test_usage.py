@@ -58,6 +58,7 @@ orion script remove api --json
 orion buffer flush --json
 orion ping
 orion reload --json
+orion doctor --json
 orion version --json
 orion completion bash
 orion completion zsh
@@ -132,7 +133,7 @@ def test_words_either_fit_or_are_explained(arguments: list[str]) -> None:
         (["script", "add", "web", "node", "x.js"], 'quotes: orion script add web "node x.js"'),
         (["log", "eror", "x"], "did you mean 'error'?"),
         (["logs", "--level=warning"], "did you mean 'warn'?"),
-        (["ping", "ping"], "orion (ping | reload | version) [--json]"),
+        (["ping", "ping"], "orion (ping | reload | doctor | version) [--json]"),
     ],
 )
 def test_a_mistake_is_answered_with_what_was_probably_meant(arguments: list[str], said: str) -> None:
@@ -149,7 +150,7 @@ def test_help_is_recognized_anywhere_but_in_a_message(arguments: list[str]) -> N
 def test_the_grammar_s_own_parts_are_found() -> None:
     assert commands() == [
         "setup",
-        "status", "log", "logs", "script", "buffer", "ping", "reload", "version", "completion",
+        "status", "log", "logs", "script", "buffer", "ping", "reload", "doctor", "version", "completion",
         "daemon", "console", "demo",
     ]  # fmt: skip
     assert subcommands("script") == ["list", "show", "start", "stop", "restart", "add", "set", "remove"]

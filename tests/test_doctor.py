@@ -1,0 +1,150 @@
+"""The doctor finds what is wrong with an installation and names the remedy; a sound one is left alone."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orionagent import __version__
+from orionagent.doctor import (
+    Finding,
+    check_clock,
+    check_delivery,
+    diagnose,
+    is_sick,
+    render_findings,
+)
+from orionagent.paths import Paths
+from tests.console.process import ConsoleProcess
+from tests.scripted_daemon import ScriptedDaemon, ok
+
+ORION = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "bin" / "orion")]
+STATUS: dict[str, Any] = {
+    "version": __version__,
+    "uptimeSeconds": 60.0,
+    "configError": None,
+    "link": {"state": "connected"},
+    "buffer": {"entries": 0},
+}
+
+
+@pytest.fixture
+def console(root: Path) -> Iterator[ConsoleProcess]:
+    with ConsoleProcess(root / "console") as found:
+        yield found
+
+
+@pytest.fixture
+def sound(paths: Paths, console: ConsoleProcess) -> Iterator[Paths]:
+    """Yield an installation with nothing to mend."""
+    write(paths.config, {"token": console.token, "apiUrl": console.url}, 0o600)
+    write(paths.scripts, [{"name": "api", "command": "true", "cwd": "/"}], 0o644)
+    with ScriptedDaemon(Path(paths.root), {"status": ok(STATUS)}):
+        yield paths
+
+
+def write(path: str, value: object, mode: int) -> None:
+    Path(path).write_text(json.dumps(value), encoding="utf-8")
+    os.chmod(path, mode)
+
+
+def problems(paths: Paths) -> list[Finding]:
+    return [finding for finding in diagnose(paths, "web1") if finding.level in ("problem", "warning")]
+
+
+def test_a_sound_installation_has_nothing_to_mend(sound: Paths, console: ConsoleProcess) -> None:
+    findings = diagnose(sound, "web1")
+    assert not is_sick(findings), findings
+    assert {finding.subject for finding in findings} == {"disk", "config", "scripts", "backend", "daemon", "buffer"}
+    assert console.token not in str(findings)
+
+
+def test_the_exit_code_and_json_are_for_scripts(sound: Paths) -> None:
+    environment = {"ORION_ROOT": sound.root, "PATH": os.environ["PATH"]}
+    for break_it, code in ((False, 0), (True, 1)):
+        if break_it:
+            os.chmod(sound.config, 0o644)
+        done = subprocess.run(
+            [*ORION, "doctor", "--json"], env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (code, b"")
+        levels = [finding["level"] for finding in json.loads(done.stdout)]
+        assert ("problem" in levels) is break_it
+
+
+def test_a_config_that_others_can_read_is_a_problem(sound: Paths) -> None:
+    os.chmod(sound.config, 0o640)
+    (found,) = problems(sound)
+    assert found.remedy == f"sudo chmod 600 {sound.config}"
+
+
+def test_a_folder_that_others_can_write_is_a_problem(sound: Paths) -> None:
+    os.chmod(sound.etc, 0o777)
+    assert f"sudo chmod go-w {sound.etc}" in [finding.remedy for finding in problems(sound)]
+
+
+def test_nothing_set_up_is_said_with_the_way_to_do_it(root: Path) -> None:
+    found = diagnose(Paths(str(root)), "web1")
+    assert is_sick(found)
+    assert "sudo orion setup --server" in [finding.remedy for finding in found]
+    assert any("not running" in finding.text for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ({"name": "a", "command": "x", "cwd": "/no/such/folder"}, "no folder /no/such/folder"),
+        ({"name": "a", "command": "x", "user": "no-such-user"}, "no user 'no-such-user'"),
+        ({"name": "a", "command": "x", "envFile": "/no/such/file"}, "/no/such/file"),
+        ({"name": "a", "comand": "x"}, "command"),
+    ],
+)
+def test_a_script_that_cannot_start_is_a_problem(script: dict[str, str], said: str, sound: Paths) -> None:
+    write(sound.scripts, [script], 0o644)
+    (found,) = problems(sound)
+    assert said in found.text
+
+
+def test_a_registry_that_others_can_write_is_a_problem(sound: Paths) -> None:
+    os.chmod(sound.scripts, 0o666)
+    (found,) = problems(sound)
+    assert "others can write" in found.text
+
+
+def test_a_wrong_token_and_a_backend_that_is_not_there_are_told_apart(sound: Paths, console: ConsoleProcess) -> None:
+    write(sound.config, {"token": "wrong-token", "apiUrl": console.url}, 0o600)
+    (found,) = problems(sound)
+    assert found.remedy == "sudo orion setup --server"
+    assert "wrong-token" not in str(found)
+    write(sound.config, {"token": "wrong-token", "apiUrl": "http://127.0.0.1:1"}, 0o600)
+    (found,) = problems(sound)
+    assert "Connection refused" in found.text
+
+
+def test_a_daemon_in_trouble_tells_its_trouble() -> None:
+    status = {
+        "link": {"state": "retrying", "lastError": "no route"},
+        "buffer": {"entries": 5, "droppedTotal": 2, "rejectedTotal": 1, "memoryOnly": True, "diskError": "disk full"},
+    }
+    texts = [finding.text for finding in check_delivery(status)]
+    assert "the daemon is retrying: no route" in texts
+    assert "entries are kept in memory only: disk full" in texts
+    assert any(text.startswith("2 entries were dropped") for text in texts)
+    assert any(text.startswith("1 entries were refused") for text in texts)
+
+
+@pytest.mark.parametrize(("skew_s", "level"), [(None, None), (4.0, None), (-30.0, "warning"), (3600.0, "problem")])
+def test_a_clock_that_is_off_is_judged_by_how_much(skew_s: float | None, level: str | None) -> None:
+    assert [finding.level for finding in check_clock(skew_s)] == ([] if level is None else [level])
+
+
+def test_findings_are_lines_with_their_remedies_below_and_harmless_to_a_terminal() -> None:
+    text = render_findings(
+        [Finding("problem", "config", "bad\x1b[2J", "mend it"), Finding("ok", "disk", "fine")], color=False
+    )
+    assert text == ("problem  config   bad\\x1b[2J\n                  -> mend it\nok       disk     fine\n1 to mend\n")
