@@ -4,6 +4,7 @@ Knows nothing of what the descriptors that it passes on are for.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ SELF_TEST_TIMEOUT_S = 20.0
 def program() -> list[str]:
     """Return how the installed program is started: the frozen binary, or this interpreter and launcher."""
     if getattr(sys, "frozen", False):
-        return [sys.argv[0] if os.path.isabs(sys.argv[0]) else sys.executable]
+        # The name it was started by is a link to the current version; sys.executable is this very version.
+        return [os.path.abspath(shutil.which(sys.argv[0]) or sys.executable)]
     return [sys.executable, os.path.abspath(sys.argv[0])]
 
 

@@ -6,7 +6,9 @@ Knows the tarball's layout, and nothing of what the real program does.
 import hashlib
 import io
 import platform
+import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 ARCH = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine(), "other")
@@ -54,3 +56,13 @@ def write_checksums(folder: Path) -> None:
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(folder.glob("*.tar.gz"))
     ]
     (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+def add_broken_daemon(folder: Path, *, good: str, broken: str) -> None:
+    """Add a release made from the real `good` one whose command line works and whose daemon does not start."""
+    with tempfile.TemporaryDirectory(prefix="or-broken-", dir="/tmp") as name:
+        subprocess.run(["tar", "-xzf", folder / tarball_name(good), "-C", name], check=True)
+        tree = f"orion-agent-{good}"
+        (Path(name) / tree / "lib/orionagent/agent.pyc").write_bytes(b"not byte code")
+        subprocess.run(["tar", "-czf", folder / tarball_name(broken), "-C", name, tree], check=True)
+    write_checksums(folder)

@@ -1,7 +1,6 @@
 """The packaged agent on a machine with a real systemd: installed, killed, hung, reloaded, booted, stopped."""
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.frozen import build
-from tests.packaging.releases import ARCH, write_checksums
+from tests.packaging.releases import add_broken_daemon
 from tests.systemd.fleet import Server, running
 
 pytestmark = pytest.mark.system
@@ -140,8 +139,8 @@ def test_upgrades_keep_the_process_the_applications_and_every_line(server: Serve
 
 def test_a_version_that_does_not_start_is_taken_back(server: Server, releases: Path) -> None:
     pid, main, program = server.add_writer(), server.main_pid(UNIT), server.program()
-    broken = break_release(releases)
-    done = server.install("--version", broken, check=False)
+    add_broken_daemon(releases, good="1.1.0", broken="1.9.0")
+    done = server.install("--version", "1.9.0", check=False)
     assert done.returncode == 25, done.stdout
     assert "went back to" in done.stdout
     assert server.program() == program
@@ -149,20 +148,6 @@ def test_a_version_that_does_not_start_is_taken_back(server: Server, releases: P
     assert server.run("readlink", "/usr/local/lib/orion-agent/current").stdout.strip() in program
     write_more(server)
     finish(server, pid)
-
-
-def break_release(releases: Path) -> str:
-    """Add a release whose command line works and whose daemon does not; return its version."""
-    good = releases / f"orion-agent-1.1.0-linux-{ARCH}.tar.gz"
-    with tempfile.TemporaryDirectory(prefix="or-broken-", dir="/tmp") as name:
-        subprocess.run(["tar", "-xzf", good, "-C", name], check=True)
-        tree = Path(name) / "orion-agent-1.1.0"
-        (tree / "lib/orionagent/agent.pyc").write_bytes(b"not byte code")
-        subprocess.run(
-            ["tar", "-czf", releases / f"orion-agent-1.9.0-linux-{ARCH}.tar.gz", "-C", name, tree.name], check=True
-        )
-    write_checksums(releases)
-    return "1.9.0"
 
 
 def test_the_journal_has_what_a_person_needs(server: Server) -> None:
