@@ -96,7 +96,7 @@ state.addEventListener("link", () => {
   byId("link").classList.toggle("live", state.connected);
 });
 state.addEventListener("alerts", badge);
-state.addEventListener("new-alert", (event) => toast(`${event.detail.rule_name}: ${event.detail.message ?? ""}`, true));
+state.addEventListener("new-alert", (event) => toast(event.detail.message || event.detail.rule_name, true));
 state.addEventListener("command", (event) => {
   const { type, source_name: source, status } = event.detail;
   toast(`${type} ${source ?? "everything"}: ${status === "ack" ? "done" : "failed"}`, status !== "ack");
