@@ -17,7 +17,7 @@ ROOT=${ORION_INSTALL_ROOT:-}
 MIN_GLIBC_MINOR=28
 NEED_UNPACKED_KB=65536
 NEED_DOWNLOAD_KB=20480
-COME_UP_S=30
+COME_UP_S=${ORION_COME_UP_S:-30}
 
 usage() {
     cat <<'EOF'
@@ -35,6 +35,7 @@ usage: install.sh [--version <version>] [--dry-run]
 
 environment: ORION_BASE_URL      where the files are (default https://install.orion.dev)
              ORION_INSTALL_ROOT  install below this folder and leave the running system alone
+             ORION_COME_UP_S     how long an upgraded agent has to answer before the old one is put back (30)
 EOF
 }
 

@@ -4,13 +4,16 @@ Knows the tarball's layout, and nothing of what the real program does.
 """
 
 import hashlib
+import importlib.util
 import io
+import marshal
 import platform
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 
+REPOSITORY = Path(__file__).parents[2]
 ARCH = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine(), "other")
 
 STAND_IN = """\
@@ -58,11 +61,24 @@ def write_checksums(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
-def add_broken_daemon(folder: Path, *, good: str, broken: str) -> None:
-    """Add a release made from the real `good` one whose command line works and whose daemon does not start."""
+def add_broken_daemon(folder: Path, *, good: str, broken: str, agent: bytes = b"not byte code") -> None:
+    """Add a release made from the real `good` one whose command line works and whose daemon does not.
+
+    `agent` is the byte code of its daemon: such that does not load, unless told otherwise.
+    """
     with tempfile.TemporaryDirectory(prefix="or-broken-", dir="/tmp") as name:
         subprocess.run(["tar", "-xzf", folder / tarball_name(good), "-C", name], check=True)
         tree = f"orion-agent-{good}"
-        (Path(name) / tree / "lib/orionagent/agent.pyc").write_bytes(b"not byte code")
+        (Path(name) / tree / "lib/orionagent/agent.pyc").write_bytes(agent)
         subprocess.run(["tar", "-czf", folder / tarball_name(broken), "-C", name, tree], check=True)
     write_checksums(folder)
+
+
+def compile_dying_agent() -> bytes:
+    """Return the byte code of this checkout's daemon, changed so that it starts, and dies once it should work."""
+    source = (REPOSITORY / "orionagent" / "agent.py").read_text(encoding="utf-8")
+    head = "    def run(self) -> int:\n"
+    assert head in source
+    code = compile(source.replace(head, head + "        os._exit(7)\n"), "agent.py", "exec")
+    # importlib's format of a .pyc: magic number, no flags, no source time, no source size.
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)

@@ -67,10 +67,11 @@ class Server(Machine):
         server.stdout.close()
         return server
 
-    def install(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    def install(self, *arguments: str, check: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run the installer from a pipe, as people do."""
         site = f"ORION_BASE_URL=http://127.0.0.1:{SITE_PORT}"
-        return self.run("env", site, "sh", "-s", "--", *arguments, stdin=INSTALLER.read_text(), check=check)
+        settings = [f"{name}={value}" for name, value in environment.items()]
+        return self.run("env", site, *settings, "sh", "-s", "--", *arguments, stdin=INSTALLER.read_text(), check=check)
 
     def set_up(self) -> None:
         """Write the configuration that `orion setup --server` would."""

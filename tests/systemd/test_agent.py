@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.frozen import build
-from tests.packaging.releases import add_broken_daemon
+from tests.packaging.releases import add_broken_daemon, compile_dying_agent
 from tests.systemd.fleet import Server, running
 
 pytestmark = pytest.mark.system
@@ -146,6 +146,19 @@ def test_a_version_that_does_not_start_is_taken_back(server: Server, releases: P
     assert server.program() == program
     assert server.main_pid(UNIT) == main
     assert server.run("readlink", "/usr/local/lib/orion-agent/current").stdout.strip() in program
+    write_more(server)
+    finish(server, pid)
+
+
+def test_a_version_that_dies_after_the_handover_is_taken_back(server: Server, releases: Path) -> None:
+    pid, program = server.add_writer(), server.program()
+    write_more(server)
+    add_broken_daemon(releases, good="1.1.0", broken="1.9.1", agent=compile_dying_agent())
+    done = server.install("--version", "1.9.1", check=False, ORION_COME_UP_S="3")
+    assert done.returncode == 25, done.stdout
+    assert "went back to" in done.stdout
+    server.wait_for("the agent answers", server.is_up)
+    assert server.program() == program
     write_more(server)
     finish(server, pid)
 
