@@ -60,6 +60,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from tests.faults.certificates import MODES, make_context
+from tests.faults.ledger import Ledger
 from tests.faults.script import BEFORE_READING, Fault, Rules, Script
 
 RESET = struct.pack("ii", 1, 0)
@@ -312,10 +313,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A backend that fails on demand.")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tls", choices=MODES, default="off")
+    parser.add_argument("--ledger", help="keep entries in this file instead of in memory; it outlives a SIGKILL")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orf-") as folder:
         tls, authority = make_context(asked.tls, Path(folder)) if asked.tls != "off" else (None, None)
-        script = Script()
+        script = Script(Ledger(asked.ledger) if asked.ledger else None)
         listener = Listener(script, asked.port, tls)
         control = make_control(script, listener)
         threading.Thread(target=control.serve_forever, daemon=True).start()

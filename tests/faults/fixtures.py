@@ -24,8 +24,8 @@ START_TIMEOUT_S = 30.0
 class FaultyBackend:
     """One faulty backend process. Every method is one call to its control port and cooperates with gevent."""
 
-    def __init__(self, tls: Mode = "off", port: int = 0) -> None:
-        command = [sys.executable, "-m", "tests.faults.backend", "--tls", tls, "--port", str(port)]
+    def __init__(self, tls: Mode = "off", port: int = 0, ledger: str = "") -> None:
+        command = [sys.executable, "-m", "tests.faults.backend", "--tls", tls, "--port", str(port), "--ledger", ledger]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], START_TIMEOUT_S)[0]:
@@ -94,6 +94,11 @@ class FaultyBackend:
             outcomes = [(request.path, request.outcome) for request in found.requests[-20:]]
             raise TimeoutError(f"waited for {counts}; {len(found.entries)} entries, last requests {outcomes}")
         return found
+
+    def kill(self) -> None:
+        """End the process by SIGKILL; only what is in its ledger outlives it."""
+        self._process.kill()
+        self.close()
 
     def close(self) -> None:
         """End the process."""

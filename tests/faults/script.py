@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tests.faults.ledger import Ledger
+
 Act = Literal[
     "reset-on-accept",
     "hang-before-reading",
@@ -91,9 +93,13 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Script:
-    """The faults still to come and everything received. Sole writer of both; every method locks."""
+    """The faults still to come and everything received. Sole writer of both; every method locks.
 
-    def __init__(self) -> None:
+    With a `ledger` batches of entries go there instead of into memory.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger
         self._changed = threading.Condition()
         self._faults: list[Fault] = []
         self._left: list[int] = []
@@ -165,7 +171,9 @@ class Script:
         path = request.path.partition("?")[0]
         instance = request.headers.get("orion-instance", "")
         with self._changed:
-            if path.endswith("/agent/logs"):
+            if path.endswith("/agent/logs") and self._ledger is not None:
+                self._ledger.add(instance, body)
+            elif path.endswith("/agent/logs"):
                 for line in body.splitlines():
                     entry = msgspec.json.decode(line)
                     self._keep(instance, entry["seq"], entry)
