@@ -14,7 +14,7 @@ from orionagent.logs.custody import Custody
 from orionagent.logs.disk import Disk
 from orionagent.logs.encode import encode_alert, encode_batch
 from orionagent.logs.extents import Extent, ExtentQueue
-from orionagent.logs.journal import Dropped, Header, Mark, Range, Record
+from orionagent.logs.journal import Dropped, Header, Kind, Mark, Range, Record
 from orionagent.logs.journalfile import JournalFile
 from orionagent.logs.loading import Loaded
 from orionagent.wire import Alert, Batch
@@ -102,7 +102,7 @@ class Buffer:
 
     def oldest_at(self) -> str | None:
         """Return when the oldest waiting entry was read, RFC 3339."""
-        heads = [self._queue.oldest(alert=False), self._queue.oldest(alert=True)]
+        heads = [self._queue.oldest(lasting=False), self._queue.oldest(lasting=True)]
         if self._claim is not None:
             heads.append(self._claim.extents[0])
         return min((extent.at for extent in heads if extent is not None), default=None)
@@ -119,7 +119,7 @@ class Buffer:
 
     def oldest_source(self) -> str | None:
         """Return whose entry would have to go first."""
-        oldest = self._queue.oldest(alert=False) or self._queue.oldest(alert=True)
+        oldest = self._queue.oldest(lasting=False) or self._queue.oldest(lasting=True)
         return oldest.source if oldest is not None else None
 
     def sources(self) -> list[str]:
@@ -180,23 +180,23 @@ class Buffer:
 
     # Taking in
 
-    def append(self, batch: Batch, *, evict: bool = True, counters: bool = False) -> int:
+    def append(self, batch: Batch, *, evict: bool = True, kind: Kind = "log", counters: bool = False) -> int:
         """Number, encode and write a batch, evicting what is too old; return its first sequence number.
 
         Returns once the batch is in the journal (not: on the disk) or in memory while the disk refuses.
         Without `evict` the limits may be exceeded by this batch, until entries come back from a failed request.
-        `counters` writes the drop counters down with it.
+        A "notice" is evicted last; `counters` writes the drop counters down with it.
         """
         count = len(batch.messages)
         first = self._next_seq
         if count:
             pipe = batch.pipe or f"{batch.source}:{batch.stream}"
             offsets = {} if batch.offset is None else {pipe: batch.offset}
-            extent = self._extent(count, batch.source, batch.timestamp, alert=False)
+            extent = self._extent(count, batch.source, batch.timestamp, kind)
             pieces = encode_batch(batch, first)
             drops = self._evict(count, sum(map(len, pieces))) if evict else []
             self._put(extent, pieces, offsets=offsets, drops=drops, counters=counters)
-            if evict and (count > self.max_entries or extent.size > self.max_bytes):
+            if evict:
                 self._evict_surplus()
             if self._tap is not None:
                 self._tap(batch.source, count, pieces)
@@ -204,12 +204,13 @@ class Buffer:
 
     def append_alert(self, alert: Alert) -> int:
         """Write an alert; return its number. 1,000 wait at most, a further one of a script raises a count."""
-        extent = self._extent(1, alert.source, alert.timestamp, alert=True)
+        extent = self._extent(1, alert.source, alert.timestamp, "alert")
         waiting = self._queue.newest_alert(alert.source)
         if self._queue.alerts < MOST_ALERTS or waiting is None:
             line = encode_alert(alert)
             drops = [*self._drop_alerts(MOST_ALERTS - 1), *self._evict(1, len(line))]
             self._put(extent, [line], drops=drops)
+            self._evict_surplus()
             return extent.first
         payload = self.custody.payload(waiting)
         if payload is not None:
@@ -218,7 +219,7 @@ class Buffer:
         self._put(extent, [encode_alert(alert)], replaces=waiting)
         return extent.first
 
-    def _extent(self, count: int, source: str, at: str, *, alert: bool) -> Extent:
+    def _extent(self, count: int, source: str, at: str, kind: Kind) -> Extent:
         first = self._next_seq
         self._next_seq += count
         self._order += 1
@@ -231,7 +232,7 @@ class Buffer:
             size=0,
             source=source,
             at=at,
-            alert=alert,
+            kind=kind,
         )
 
     def _put(
@@ -259,7 +260,7 @@ class Buffer:
             crc32=crc,
             source=extent.source,
             at=extent.at,
-            kind="alert" if extent.alert else "log",
+            kind=extent.kind,
             offsets=offsets or {},
             ack=self.custody.let_go([replaces]) if replaces is not None else (),
             drop=drops or (),
@@ -392,24 +393,25 @@ class Buffer:
         told = self.dropped
         if told.unreported:
             self.dropped = Dropped(total=told.total)
-            self.append(describe(told), counters=True)
+            self.append(describe(told), kind="notice", counters=True)
 
     def _evict_surplus(self) -> None:
-        self._mark_dropped(self._evict(0, 0))
+        if self._queue.entries > self.max_entries or self._queue.bytes > self.max_bytes:
+            self._mark_dropped([*self._evict(0, 0), *self._evict(0, 0, lasting=True)])
 
     def _mark_dropped(self, ranges: list[Range]) -> None:
         if self.dropped is not self._written:
             self._written = self.dropped
             self.custody.mark(Mark(drop=ranges, dropped=self.dropped))
 
-    def _evict(self, entries: int, size: int) -> list[Range]:
-        """Make room for so much more by dropping the oldest; alerts only when nothing else is left."""
+    def _evict(self, entries: int, size: int, *, lasting: bool = False) -> list[Range]:
+        """Make room for so much more by dropping the oldest log entries, or what is meant to last longest."""
         queue = self._queue
         ranges: list[Range] = []
         most_entries = max(self.max_entries - entries, 0)
         most_bytes = max(self.max_bytes - size, 0)
         while queue.entries > most_entries or queue.bytes > most_bytes:
-            extent = queue.oldest(alert=False) or queue.oldest(alert=True)
+            extent = queue.oldest(lasting=lasting)
             if extent is None:
                 break
             ranges += self._drop(self._trim(extent, queue.entries - most_entries, queue.bytes - most_bytes))
@@ -432,7 +434,7 @@ class Buffer:
     def _drop_alerts(self, most: int) -> list[Range]:
         ranges: list[Range] = []
         while self._queue.alerts > most:
-            oldest = self._queue.oldest(alert=True)
+            oldest = self._queue.oldest(lasting=True)
             assert oldest is not None
             self._queue.pop(oldest)
             ranges += self._drop(oldest)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from orionagent.logs.journal import Kind
+
 
 class Extent(msgspec.Struct, kw_only=True, gc=False):
     """Entries `first` to `last` of one source: `size` bytes at `offset` of the journal.
@@ -24,8 +26,18 @@ class Extent(msgspec.Struct, kw_only=True, gc=False):
     size: int
     source: str
     at: str
-    alert: bool = False
+    kind: Kind = "log"
     payload: bytes | None = None
+
+    @property
+    def alert(self) -> bool:
+        """Tell whether this is one alert rather than log entries."""
+        return self.kind == "alert"
+
+    @property
+    def lasting(self) -> bool:
+        """Tell whether this goes only when nothing else is left to give up."""
+        return self.kind != "log"
 
     @property
     def count(self) -> int:
@@ -43,7 +55,7 @@ class Extent(msgspec.Struct, kw_only=True, gc=False):
             size=size,
             source=self.source,
             at=self.at,
-            alert=self.alert,
+            kind=self.kind,
             payload=None if self.payload is None else self.payload[:size],
         )
         self.first += entries
@@ -56,20 +68,20 @@ class Extent(msgspec.Struct, kw_only=True, gc=False):
 
 
 class SourceQueue:
-    """The waiting extents of one source, alerts apart because they are evicted last."""
+    """The waiting extents of one source, those that are evicted last apart."""
 
-    __slots__ = ("alerts", "logs")
+    __slots__ = ("lasting", "logs")
 
     def __init__(self) -> None:
         self.logs: deque[Extent] = deque()
-        self.alerts: deque[Extent] = deque()
+        self.lasting: deque[Extent] = deque()
 
     def head(self) -> Extent | None:
         """Return the oldest extent."""
-        if not self.alerts:
+        if not self.lasting:
             return self.logs[0] if self.logs else None
-        if not self.logs or self.alerts[0].order < self.logs[0].order:
-            return self.alerts[0]
+        if not self.logs or self.lasting[0].order < self.logs[0].order:
+            return self.lasting[0]
         return self.logs[0]
 
 
@@ -86,13 +98,13 @@ class ExtentQueue:
         self.bytes = 0
 
     def __iter__(self) -> Iterator[Extent]:
-        found = [extent for queue in self._sources.values() for kind in (queue.logs, queue.alerts) for extent in kind]
+        found = [extent for queue in self._sources.values() for kind in (queue.logs, queue.lasting) for extent in kind]
         found.sort(key=lambda extent: extent.order)
         return iter(found)
 
     def sources(self) -> list[str]:
         """Return the sources that have something waiting."""
-        return [source for source, queue in self._sources.items() if queue.logs or queue.alerts]
+        return [source for source, queue in self._sources.items() if queue.logs or queue.lasting]
 
     def _count(self, extent: Extent, sign: int) -> None:
         self.entries += sign * extent.count
@@ -105,14 +117,14 @@ class ExtentQueue:
         queue = self._sources.get(extent.source)
         if queue is None:
             queue = self._sources[extent.source] = SourceQueue()
-        (queue.alerts if extent.alert else queue.logs).append(extent)
+        (queue.lasting if extent.lasting else queue.logs).append(extent)
         self._count(extent, 1)
 
     def push_back(self, extents: Iterable[Extent]) -> None:
         """Return extents that were popped, given oldest first, to where they were."""
         for extent in reversed(list(extents)):
             queue = self._sources.setdefault(extent.source, SourceQueue())
-            (queue.alerts if extent.alert else queue.logs).appendleft(extent)
+            (queue.lasting if extent.lasting else queue.logs).appendleft(extent)
             self._count(extent, 1)
 
     def head(self, sources: Iterable[str]) -> Extent | None:
@@ -125,11 +137,11 @@ class ExtentQueue:
                 best = head
         return best
 
-    def oldest(self, *, alert: bool) -> Extent | None:
-        """Return the oldest alert, or the oldest extent of log entries, of all sources."""
+    def oldest(self, *, lasting: bool) -> Extent | None:
+        """Return the oldest of what is evicted last, or of the rest, over all sources."""
         best: Extent | None = None
         for queue in self._sources.values():
-            kind = queue.alerts if alert else queue.logs
+            kind = queue.lasting if lasting else queue.logs
             if kind and (best is None or kind[0].order < best.order):
                 best = kind[0]
         return best
@@ -137,11 +149,11 @@ class ExtentQueue:
     def pop(self, extent: Extent) -> None:
         """Take out an extent that is the head of its kind."""
         queue = self._sources[extent.source]
-        kind = queue.alerts if extent.alert else queue.logs
+        kind = queue.lasting if extent.lasting else queue.logs
         taken = kind.popleft()
         assert taken is extent
         self._count(extent, -1)
-        if not queue.logs and not queue.alerts:
+        if not queue.logs and not queue.lasting:
             del self._sources[extent.source]
 
     def split(self, extent: Extent, entries: int, size: int) -> Extent:
@@ -154,11 +166,12 @@ class ExtentQueue:
     def newest_alert(self, source: str) -> Extent | None:
         """Return the youngest waiting alert of a source."""
         queue = self._sources.get(source)
-        return queue.alerts[-1] if queue is not None and queue.alerts else None
+        newest = queue.lasting[-1] if queue is not None and queue.lasting else None
+        return newest if newest is not None and newest.alert else None
 
     def replace_newest_alert(self, extent: Extent) -> None:
         """Put `extent` where its source's youngest alert is."""
-        alerts = self._sources[extent.source].alerts
+        alerts = self._sources[extent.source].lasting
         self._count(alerts[-1], -1)
         alerts[-1] = extent
         self._count(extent, 1)

@@ -13,13 +13,16 @@ digit in an acknowledgement would otherwise lose entries silently.
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 ENTRY_START = b'{"seq":'
 ALERT_START = b'{"id":'
 CHECK = b',"check":'
+
+Kind: TypeAlias = Literal["log", "notice", "alert"]
+"""Entries of a script; the agent's word about drops; an alert. The latter two are given up last."""
 
 Range: TypeAlias = tuple[int, int]
 """First and last sequence number, both included."""
@@ -58,7 +61,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     crc32: int
     source: str
     at: str
-    kind: str = "log"
+    kind: Kind = "log"
     offsets: Mapping[str, int] = {}
     ack: Sequence[Range] = ()
     drop: Sequence[Range] = ()

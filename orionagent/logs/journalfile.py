@@ -238,5 +238,5 @@ def record_of(extent: Extent, crc32: int) -> Record:
         crc32=crc32,
         source=extent.source,
         at=extent.at,
-        kind="alert" if extent.alert else "log",
+        kind=extent.kind,
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from orionagent.logs.encode import encode_alert, encode_entry_safely
 from orionagent.logs.extents import Extent
-from orionagent.logs.journal import Dropped, Range
+from orionagent.logs.journal import Dropped, Kind, Range
 from orionagent.logs.journalfile import JournalFile
 from orionagent.logs.recovery import Intact, Recovered, Salvaged, salvage, scan
 from orionagent.wire import Alert, Entry
@@ -125,7 +125,7 @@ def _waiting(file: JournalFile, part: Intact, found: Recovered, fresh_instance: 
             size=end - start,
             source=part.source,
             at=part.at,
-            alert=part.alert,
+            kind=part.kind,
         )
 
 
@@ -152,7 +152,7 @@ def _renumbered(rest: Salvaged, loaded: Loaded) -> Iterator[Extent]:
         if isinstance(line, Alert):
             yield from _extent_of(group, loaded)
             payload = encode_alert(line)
-            yield _in_memory(loaded, payload, 1, line.source, line.timestamp, alert=True)
+            yield _in_memory(loaded, payload, 1, line.source, line.timestamp, "alert")
             group, size = [], 0
             continue
         if group and (group[0].source != line.source or size > SALVAGE_BYTES):
@@ -169,10 +169,10 @@ def _extent_of(group: list[Entry], loaded: Loaded) -> Iterator[Extent]:
             encode_entry_safely(msgspec.structs.replace(entry, seq=loaded.next_seq + place, damaged=True))
             for place, entry in enumerate(group)
         )
-        yield _in_memory(loaded, payload, len(group), group[0].source, group[0].timestamp, alert=False)
+        yield _in_memory(loaded, payload, len(group), group[0].source, group[0].timestamp, "log")
 
 
-def _in_memory(loaded: Loaded, payload: bytes, count: int, source: str, at: str, *, alert: bool) -> Extent:
+def _in_memory(loaded: Loaded, payload: bytes, count: int, source: str, at: str, kind: Kind) -> Extent:
     first = loaded.next_seq
     loaded.next_seq += count
     return Extent(
@@ -184,6 +184,6 @@ def _in_memory(loaded: Loaded, payload: bytes, count: int, source: str, at: str,
         size=len(payload),
         source=source,
         at=at,
-        alert=alert,
+        kind=kind,
         payload=payload,
     )

@@ -16,6 +16,7 @@ from orionagent.logs.journal import (
     Control,
     Dropped,
     Header,
+    Kind,
     Mark,
     Ranges,
     Record,
@@ -40,7 +41,7 @@ class Intact(msgspec.Struct, frozen=True, gc=False):
     size: int
     source: str
     at: str
-    alert: bool
+    kind: Kind
 
 
 class Damaged(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,8 +160,9 @@ class _Scanner:
         self._seen[instance] = record.last
         found.damaged = found.damaged or instance is None
         source = sys.intern(record.source)
-        alert = record.kind == "alert"
-        found.parts.append(Intact(instance, record.first, record.last, start, record.bytes, source, record.at, alert))
+        found.parts.append(
+            Intact(instance, record.first, record.last, start, record.bytes, source, record.at, record.kind)
+        )
 
     def _orphan(self, end: int) -> None:
         """Note that nothing vouches for what lies between the last control line and `end`."""

@@ -302,3 +302,18 @@ def test_compaction_becomes_due_when_delivered_bytes_dominate(paths: Paths) -> N
     assert os.path.getsize(paths.buffer) < 1000
     assert messages(buffer) == ["line 1"]
     buffer.close()
+
+
+def test_the_report_of_drops_is_not_dropped_itself_while_entries_can_go(paths: Paths) -> None:
+    buffer = open_buffer(paths.buffer, max_entries=10)
+    for first in range(1, 401, 20):
+        buffer.append(numbered(first, first + 19))
+        if first % 100 == 1:
+            buffer.report_drops(lambda dropped: batch(f"{dropped.unreported}", source="orion-agent"))
+    again = open_buffer(paths.buffer, max_entries=10)
+    sent = list(drain(again))
+    told = sum(int(entry["message"]) for entry in sent if entry["source"] == "orion-agent")
+    assert told + again.dropped.unreported == again.dropped.total
+    assert len(sent) == 10
+    buffer.close()
+    again.close()

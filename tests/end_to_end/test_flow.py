@@ -1,0 +1,71 @@
+"""A flood loses nothing on a quick backend; a slow one holds the application up no longer than promised."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.daemon import REPOSITORY, Daemon, wait_until
+from tests.end_to_end.test_kills import DurableBackend, durable
+from tests.faults.fixtures import FaultyBackend
+
+__all__ = ["durable"]
+
+FOLDER = REPOSITORY / "tests" / "end_to_end"
+
+
+def peak_mib(daemon: Daemon) -> float:
+    """Return the most resident memory the agent ever had."""
+    assert daemon.process is not None
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def flood(daemon: Daemon, durable: DurableBackend, root: Path, count: int) -> None:
+    """Let a child write as fast as it can with default settings; every line must arrive, in little memory."""
+    daemon.configure({"token": "t", "apiUrl": f"http://127.0.0.1:{durable.port}"})
+    daemon.start()
+    command = f"{sys.executable} -S {FOLDER / 'writer.py'} 0 {count} {root}/progress"
+    daemon.call("script:add", name="writer", command=command, cwd="/tmp")
+    wait_until(lambda: durable.has(f"line {count:09d}".encode()), "the last line has arrived", timeout_s=120)
+    arrived, _, missing = durable.arrived()
+    numbers = [int(message.split()[1]) for source, message in arrived if source == "writer"]
+    assert numbers == list(range(1, count + 1))
+    assert missing == 0
+    assert peak_mib(daemon) < 80, "MiB at the peak"
+    print(f"\n{count} lines, peak RSS {peak_mib(daemon):.0f} MiB")
+
+
+def test_a_flood_arrives_whole_in_little_memory(daemon: Daemon, durable: DurableBackend, root: Path) -> None:
+    flood(daemon, durable, root, 300_000)
+
+
+@pytest.mark.soak
+def test_two_million_lines_arrive_whole_in_little_memory(daemon: Daemon, durable: DurableBackend, root: Path) -> None:
+    flood(daemon, durable, root, 2_000_000)
+
+
+@pytest.mark.soak
+def test_a_backend_that_takes_three_seconds_holds_nobody_up_for_more_than_five_in_a_minute(
+    daemon: Daemon, faulty: FaultyBackend, root: Path
+) -> None:
+    seconds = int(os.environ.get("ORION_SOAK_SECONDS", "90"))
+    faulty.fail("delay", path="/agent/logs", seconds=3.0, times=0)
+    daemon.configure({"token": "t", "apiUrl": faulty.url})
+    daemon.start()
+    report = root / "report"
+    command = f"{sys.executable} -S {FOLDER / 'stalled.py'} 20000 {seconds} {report}"
+    daemon.call("script:add", name="writer", command=command, cwd="/tmp")
+    wait_until(report.exists, "the child is done", timeout_s=seconds + 60)
+    told = json.loads(report.read_text(encoding="ascii"))
+    assert told["worst"] < 6.0, "5 s of waiting, and the child's own work"
+    faulty.clear()
+    wait_until(lambda: daemon.call("status")["buffer"]["entries"] == 0, "the buffer is empty", timeout_s=60)
+    received = faulty.received()
+    reports = [e["metadata"]["dropped"] for e in received.entries if e["source"] == "orion-agent"]
+    numbers = [int(e["message"].split()[1]) for e in received.entries if e["source"] == "writer"]
+    assert numbers == sorted(set(numbers))
+    assert sum(reports) == daemon.call("status")["buffer"]["droppedTotal"] == told["lines"] - len(numbers)
+    print(f"\n{told['lines']} lines, {sum(reports)} dropped, at worst {told['worst']:.1f} s of 60 in write(2)")
