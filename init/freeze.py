@@ -25,7 +25,7 @@ PACKAGE = REPOSITORY / "orionagent"
 
 # Found by following imports, or by their hooks, but never used: each is megabytes or milliseconds.
 EXCLUDES = [
-    *("_curses", "_curses_panel", "_tkinter", "asyncio", "curses", "idlelib", "lib2to3", "multiprocessing"),
+    *("_curses", "_curses_panel", "_tkinter", "curses", "idlelib", "lib2to3", "multiprocessing"),
     *("pip", "pydoc", "pydoc_data", "readline", "setuptools", "test", "tkinter", "turtle", "unittest"),
     *("_bz2", "_codecs_cn", "_codecs_hk", "_codecs_iso2022", "_codecs_jp", "_codecs_kr", "_codecs_tw"),
     *("_lzma", "_multibytecodec", "_uuid", "bz2", "lzma"),

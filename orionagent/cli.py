@@ -9,45 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orionagent import __build__, __version__, render, usage
+from orionagent import __build__, __version__, render, scriptcommands, usage
 from orionagent.errors import NotRunning, OrionError
-from orionagent.fastpath import terminal, version_text, write_all
-from orionagent.fields import RING_LINES, current, parse_assignments, parse_lines, parse_metadata, script_fields
+from orionagent.fastpath import version_text, write_all
+from orionagent.fields import RING_LINES, current, parse_lines, parse_metadata
 from orionagent.ipc import client
 from orionagent.paths import Paths
-from orionagent.text import ESCAPES, escape
+from orionagent.request import DONE, FAILED, INTERRUPTED, USAGE, Request, json_line, report, report_error
 
-DONE, FAILED, USAGE, NOT_RUNNING, NOT_PERMITTED = range(5)
-EXIT_CODES = {"not-running": NOT_RUNNING, "not-permitted": NOT_PERMITTED, "bad-request": USAGE, "usage": USAGE}
-INTERRUPTED = 130
 WATCH_INTERVAL_S = 2.0
-UNSAFE_IN_JSON = {code: f"\\u{code:04x}" for code in ESCAPES if code >= 0x20}
-
-
-class Request:
-    """One command on its way: docopt's mapping, where the daemon is, what standard output can show."""
-
-    def __init__(self, options: dict[str, Any], paths: Paths) -> None:
-        self.options = options
-        self.paths = paths
-        self.wants_json = bool(options["--json"])
-        self.color, self.columns = terminal()
-
-    def call(self, cmd: str, **params: Any) -> Any:
-        """Ask the daemon; blocks until it has answered. Raises OrionError."""
-        return client.call(self.paths.socket, cmd, **params)
-
-    def show(self, data: object, text: str) -> int:
-        """Print `data` as one JSON line where that is wanted, else `text`."""
-        write_all(1, json_line(data) if self.wants_json else text)
-        return DONE
-
-
-def json_line(data: object) -> str:
-    """Return one line of JSON that is safe to show on a terminal."""
-    import json  # noqa: PLC0415
-
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(UNSAFE_IN_JSON) + "\n"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,30 +34,12 @@ def main(arguments: Sequence[str]) -> int:
         return find_command(options)(request)
     except usage.UsageError as error:
         return report(str(error), "usage", USAGE, wants_json)
-    except NotRunning as error:
-        return report(not_running(error), error.code, NOT_RUNNING, wants_json)
     except OrionError as error:
-        return report(error.message, error.code, EXIT_CODES.get(error.code, FAILED), wants_json)
+        return report_error(error, wants_json)
     except BrokenPipeError:
         return DONE  # the reader has seen enough
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-def report(message: str, code: str, status: int, wants_json: bool) -> int:
-    """Say what went wrong on standard error (and as JSON on standard output); return `status`."""
-    if wants_json:
-        write_all(1, json_line({"error": message, "code": code}))
-    color = os.isatty(2) and not os.environ.get("NO_COLOR")
-    write_all(2, render.render_error(message, color=color))
-    return status
-
-
-def not_running(error: NotRunning) -> str:
-    """Return the line about a daemon that does not answer: why, and how to start it."""
-    root = os.environ.get("ORION_ROOT")
-    how = f"ORION_ROOT={root} orion daemon --foreground" if root else "sudo systemctl start orion-agent"
-    return f"{error.message.split(';')[0]}; start the daemon with: {how}"
 
 
 def find_command(options: dict[str, Any]) -> Callable[[Request], int]:
@@ -138,7 +90,7 @@ def status(request: Request) -> int:
             try:
                 show_status(request, clear=not request.wants_json and os.isatty(1))
             except NotRunning as error:
-                report(not_running(error), error.code, NOT_RUNNING, request.wants_json)
+                report_error(error, request.wants_json)
             time.sleep(WATCH_INTERVAL_S)
     except KeyboardInterrupt:
         return DONE
@@ -199,64 +151,6 @@ def follow_logs(request: Request, params: dict[str, Any], accepted: Sequence[str
     except KeyboardInterrupt:
         return DONE
     raise NotRunning("cannot follow the logs any further: the daemon has closed the connection")
-
-
-def script_list(request: Request) -> int:
-    """`orion script list`."""
-    rows = all_scripts(request)
-    return request.show(rows, render.render_scripts(rows, color=request.color, columns=request.columns))
-
-
-def all_scripts(request: Request) -> list[dict[str, Any]]:
-    """Return the row of every script."""
-    data = request.call("script:list")
-    rows: list[dict[str, Any]] = data["scripts"] if isinstance(data, dict) else data
-    return rows
-
-
-def script_show(request: Request) -> int:
-    """`orion script show`."""
-    data = request.call("script:show", name=request.options["<name>"][0])
-    return request.show(data, render.render_script(data, color=request.color, columns=request.columns))
-
-
-def script_turn(request: Request) -> int:
-    """`orion script start`, `stop` and `restart`: every name is tried, the first failure is the exit code."""
-    verb = next(word for word in ("start", "stop", "restart") if request.options[word])
-    names = request.options["<name>"]
-    if request.options["--all"]:
-        names = [row["name"] for row in all_scripts(request)]
-    outcome = DONE
-    for name in dict.fromkeys(names):
-        try:
-            row = request.call(f"script:{verb}", name=name)
-        except NotRunning:
-            raise
-        except OrionError as error:
-            code = report(error.message, error.code, EXIT_CODES.get(error.code, FAILED), request.wants_json)
-            outcome = outcome or code
-        else:
-            request.show(row, render.render_outcome(row))
-    return outcome
-
-
-def script_add(request: Request) -> int:
-    """`orion script add`."""
-    row = request.call("script:add", **script_fields(request.options, os.getcwd))
-    return request.show(row, render.render_outcome(row))
-
-
-def script_set(request: Request) -> int:
-    """`orion script set`."""
-    fields = parse_assignments(request.options["<field=value>"], os.getcwd)
-    row = request.call("script:update", name=request.options["<name>"][0], fields=fields)
-    return request.show(row, render.render_outcome(row))
-
-
-def script_remove(request: Request) -> int:
-    """`orion script remove`."""
-    data = request.call("script:remove", name=request.options["<name>"][0])
-    return request.show(data, f"{escape(str(data['name']))}: removed\n")
 
 
 def buffer_flush(request: Request) -> int:
@@ -349,14 +243,14 @@ COMMANDS: tuple[tuple[str, Callable[[Request], int]], ...] = (
     ("status", status),
     ("log", log),
     ("logs", logs),
-    ("script list", script_list),
-    ("script show", script_show),
-    ("script start", script_turn),
-    ("script stop", script_turn),
-    ("script restart", script_turn),
-    ("script add", script_add),
-    ("script set", script_set),
-    ("script remove", script_remove),
+    ("script list", scriptcommands.script_list),
+    ("script show", scriptcommands.script_show),
+    ("script start", scriptcommands.script_turn),
+    ("script stop", scriptcommands.script_turn),
+    ("script restart", scriptcommands.script_turn),
+    ("script add", scriptcommands.script_add),
+    ("script set", scriptcommands.script_set),
+    ("script remove", scriptcommands.script_remove),
     ("buffer flush", buffer_flush),
     ("ping", ping),
     ("reload", reload),

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any
 
 
@@ -60,26 +61,43 @@ def refusal(message: str, code: str) -> dict[str, Any]:
 
 
 def serve(path: str, replies: Mapping[str, Sequence[Any]], record: str) -> None:
-    """Answer one connection after the other until killed; a reply of None closes the connection."""
+    """Answer every connection until killed; a reply of None closes the connection.
+
+    `{"together": 3, "reply": ...}` is only answered when three connections have asked.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(16)
     os.write(1, b"ready\n")
+    barriers: dict[str, Barrier] = {}
+    for cmd, answers in replies.items():
+        if isinstance(answers[0], dict) and "together" in answers[0]:
+            barriers[cmd] = Barrier(answers[0]["together"])
     while True:
         connection, _ = listener.accept()
-        # A caller may go before it has read everything.
-        with suppress(ConnectionError), connection, connection.makefile("rb") as lines:
-            for line in lines:
-                with open(record, "ab") as file:
-                    file.write(line)
-                answers = replies.get(json.loads(line)["cmd"], [None])
-                if answers == [None]:
-                    break
-                for reply in answers:
-                    body = json.dumps(reply, ensure_ascii=False, separators=(",", ":"))
-                    connection.sendall(body.encode() + b"\n")
-                if len(answers) > 1:
-                    break
+        Thread(target=converse, args=(connection, replies, barriers, record), daemon=True).start()
+
+
+def converse(
+    connection: socket.socket, replies: Mapping[str, Sequence[Any]], barriers: Mapping[str, Barrier], record: str
+) -> None:
+    """Answer the requests of one connection; a caller may go before it has read everything."""
+    with suppress(ConnectionError), connection, connection.makefile("rb") as lines:
+        for line in lines:
+            with open(record, "ab") as file:
+                file.write(line)
+            cmd = json.loads(line)["cmd"]
+            answers = replies.get(cmd, [None])
+            if answers == [None]:
+                return
+            if cmd in barriers:
+                barriers[cmd].wait()
+                answers = [answers[0]["reply"]]
+            for reply in answers:
+                body = json.dumps(reply, ensure_ascii=False, separators=(",", ":"))
+                connection.sendall(body.encode() + b"\n")
+            if len(answers) > 1:
+                return
 
 
 if __name__ == "__main__":
