@@ -70,11 +70,13 @@ class Campaign:
         self.backend = FaultyBackend(ledger=self._ledger)
         self.notes: list[str] = []
         self._stood = (0, 0.0)
+        self.idle_mb = 0.0
 
     def start(self, *, rate: int, count: int = 0, ragged: bool = True, **config: Any) -> None:
         """Start the agent with `config` and the application at `rate` lines a second on each stream."""
         self._daemon.configure({"token": "t", "apiUrl": self.backend.url, "heartbeatInterval": 1000, **config})
         self._daemon.start()
+        self.idle_mb = self.memory_mb()
         seed = self._draw.randrange(1, 1 << 30) if ragged else 0
         command = f"{sys.executable} -S {WRITER} {self._root}/progress {rate} {count} {seed}"
         self._pid: int = self._daemon.call("script:add", name="writer", command=command, cwd="/tmp")["pid"]
@@ -87,6 +89,12 @@ class Campaign:
         except FileNotFoundError:
             return 0, 0, False
         return (int(fields[0]), int(fields[1]), fields[2] == "1") if len(fields) == 3 else (0, 0, False)
+
+    def memory_mb(self, field: str = "VmRSS") -> float:
+        """Return the agent's resident memory now, or with VmHWM at its peak, in MiB."""
+        assert self._daemon.process is not None
+        status = Path(f"/proc/{self._daemon.process.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field)) / 1024
 
     def held(self) -> list[tuple[float, float]]:
         """Return when (monotonic) each slow write of the application ended and how many seconds it took."""
