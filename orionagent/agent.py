@@ -342,7 +342,6 @@ class Agent:
         if config != self.config:
             self.config = config
             self.backend.reconfigure(config)
-            self.shipper.reconfigure(config)
             self.heartbeat.reconfigure(
                 backend=self.backend if config.token else None,
                 hostname=self.hostname,
@@ -350,7 +349,8 @@ class Agent:
                 remote_commands=config.remoteCommands,
             )
             changes = {**changes, "config": True}
-        self.shipper.wake()
+        # Also when nothing changed: a refused token or route is tried anew on reload.
+        self.shipper.reconfigure(config)
         return changes
 
     def _replace(self) -> None:
