@@ -17,7 +17,7 @@ import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -27,7 +27,6 @@ from orionagent import __version__, agentlog, upgrade  # noqa: E402
 from orionagent.backend import Backend  # noqa: E402
 from orionagent.config import (  # noqa: E402
     AgentConfig,
-    ScriptConfig,
     load_agent_config,
     load_scripts,
     load_source_token,
@@ -45,7 +44,7 @@ from orionagent.scripts.kernel import become_subreaper, open_signals, read_signa
 from orionagent.scripts.redact import Redactor  # noqa: E402
 from orionagent.scripts.supervisor import Supervisor  # noqa: E402
 from orionagent.scripts.tree import read_boot_id  # noqa: E402
-from orionagent.systemd import Notifier, listen_fds, watchdog_period_s  # noqa: E402
+from orionagent.systemd import Notifier, watchdog_period_s  # noqa: E402
 from orionagent.tasks import TaskFailed, TaskGroup  # noqa: E402
 from orionagent.wire import RemoteCommand  # noqa: E402
 
@@ -71,7 +70,7 @@ class Agent:
         self._events: SimpleQueue[int | TaskFailed] = SimpleQueue()
         self._tasks = TaskGroup("agent", self._events.put)
         self._notifier = Notifier.from_environment()
-        self._inherited = Inherited({**dict(listen_fds()), **upgrade.inherited_descriptors()})
+        self._inherited = Inherited.from_environment(upgrade.inherited_descriptors())
         self._kept: dict[str, int] = {}
         self._fingerprint = upgrade.fingerprint()
         self._tokens: dict[str, tuple[float, str | None]] = {}
@@ -112,12 +111,13 @@ class Agent:
             self._note_config_error(error)
             return AgentConfig()
 
-    def _load_scripts(self) -> Sequence[ScriptConfig]:
+    def _take_back(self) -> None:
+        """Make the scripts known, by the definitions that ran last where the file is unusable."""
         try:
-            return load_scripts(self.paths)
+            self.supervisor.take_back(load_scripts(self.paths))
         except ConfigError as error:
             self._note_config_error(error)
-            return self.supervisor.last_known()
+            self.supervisor.take_back(self.supervisor.last_known())
 
     def _note_config_error(self, error: ConfigError) -> None:
         self.config_error = error.message
@@ -138,12 +138,19 @@ class Agent:
             status = self._wait()
         finally:
             self._signals.stop()
-        self._stop()
+        if status == 0:
+            self._stop()
+        else:
+            self._abandon()
         return status
 
     def _note_signals(self) -> None:
         for number in read_signals(self._signal_fd):
-            self._events.put(number)
+            if number != signal.SIGCHLD:
+                self._events.put(number)
+            elif not self._reaping:
+                self._reaping = True
+                self._tasks.spawn("reap", self._reap_soon)
 
     def _build(self) -> None:
         boot_id = read_boot_id()
@@ -202,6 +209,8 @@ class Agent:
 
     def _start(self) -> None:
         self.shipper.start()
+        # Before anything that waits: a signal to stop must find what an earlier agent left running.
+        self._take_back()
         self.server.start()
         self._tasks.spawn("start scripts", self._start_scripts)
         self.heartbeat.start()
@@ -214,7 +223,7 @@ class Agent:
         log.info("orion agent %s runs as pid %d for %s", __version__, os.getpid(), self.paths.root)
 
     def _start_scripts(self) -> None:
-        self.supervisor.start_all(self._load_scripts())
+        self.supervisor.start_rest()
         for name in self._inherited.close_rest():
             self._notifier.remove(name)
 
@@ -236,9 +245,6 @@ class Agent:
                 return 0
             if event == signal.SIGHUP:
                 self._tasks.spawn("reload", self._reload_on_signal)
-            if event == signal.SIGCHLD and not self._reaping:
-                self._reaping = True
-                self._tasks.spawn("reap", self._reap_soon)
 
     def _reap_soon(self) -> None:
         """Let many ends make one look."""
@@ -263,6 +269,22 @@ class Agent:
         self.server.stop()
         self.backend.close()
         log.info("stopped")
+
+    def _abandon(self) -> None:
+        """End after the death of a part and leave the applications alone: the next start takes them back."""
+        steps: Sequence[Callable[[], object]] = (
+            self._tasks.stop,
+            lambda: self.supervisor.let_go(close=True),
+            self.heartbeat.abandon,
+            lambda: self.shipper.stop(0.0),
+            self.server.stop,
+            self.backend.close,
+        )
+        for act in steps:
+            try:
+                act()
+            except Exception:  # one part is broken already: the others shall end in order all the same
+                log.exception("cannot end in order")
 
     # What parts ask of the whole
 

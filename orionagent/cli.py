@@ -202,6 +202,11 @@ def completion(request: Request) -> int:
 
 def daemon(request: Request) -> int:
     """`orion daemon`: returns when the agent has ended."""
+    import signal  # noqa: PLC0415
+
+    # Their default is to end the process: while the agent's parts are loaded they wait in the kernel instead, for
+    # a stop in that moment must still end the scripts of the agent before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     from orionagent.agent import run  # noqa: PLC0415
 
     return run(request.paths, bool(request.options["--foreground"])) or DONE

@@ -5,15 +5,19 @@ after a kill arrive by this one door: the state file says which processes were o
 guard against reused pids, and descriptors that came along are found by name.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from orionagent.config import ScriptConfig
 from orionagent.files import write_atomic
 from orionagent.scripts.kernel import create_memfd
 from orionagent.systemd import listen_fds
+
+log = logging.getLogger(__name__)
 
 STATE_VERSION = 1
 
@@ -35,6 +39,30 @@ class ScriptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     last_exit: dict[str, Any] | None = None
 
 
+def read_definition(record: ScriptRecord) -> ScriptConfig:
+    """Return the definition a script runs by; what another version wrote and this one cannot read is left out.
+
+    An agent that was rolled back must take the scripts of the newer one back all the same.
+    """
+    try:
+        return msgspec.convert(record.definition, ScriptConfig)
+    except msgspec.ValidationError:
+        known = {}
+        for field in msgspec.structs.fields(ScriptConfig):
+            value = record.definition.get(field.encode_name, msgspec.UNSET)
+            if value is not msgspec.UNSET and _is_usable(value, field.type):
+                known[field.encode_name] = value
+        return msgspec.convert({"command": "false", **known, "name": record.name}, ScriptConfig)
+
+
+def _is_usable(value: object, wanted: object) -> bool:
+    try:
+        msgspec.convert(value, wanted)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a next agent needs to take the scripts back; readers skip fields they do not know."""
 
@@ -51,15 +79,19 @@ class Inherited:
         self._descriptors = dict(descriptors)
 
     @classmethod
-    def from_environment(cls) -> "Inherited":
-        """Collect what a service manager or the image before this one passed on."""
-        found = {}
+    def from_environment(cls, passed_on: Mapping[str, int]) -> "Inherited":
+        """Collect what a service manager gave, and what the image before this one `passed_on`, which goes first.
+
+        Takes LISTEN_* out of the environment: to the next image of this process those numbers mean other files.
+        """
+        found = dict(passed_on)
         for name, fd in listen_fds():
-            os.set_inheritable(fd, False)
             if name in found:
-                os.close(fd)
+                os.close(fd)  # systemd gives the newest of a name first
             else:
                 found[name] = fd
+        for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            os.environ.pop(variable, None)
         return cls(found)
 
     def __repr__(self) -> str:
@@ -103,7 +135,10 @@ def load_state(path: str, boot_id: str, packed: int | None = None) -> StateRecor
     try:
         with open(path if packed is None else packed, "rb") as file:
             record = msgspec.json.decode(file.read(), type=StateRecord)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        log.error("cannot read %s: %s; scripts that run already are not taken back", path, error)
         return None
     if record.version != STATE_VERSION or record.boot_id != boot_id:
         return None

@@ -127,6 +127,16 @@ def open_pidfd(pid: int) -> int:
     return fd
 
 
+def pid_of_pidfd(pidfd: int) -> int | None:
+    """Return which process a pidfd means; None once that is gone."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                pid = int(line.split()[1])
+                return pid if pid > 0 else None
+    return None
+
+
 def create_memfd(name: str) -> int:
     """Return a file that exists in memory only, closed on exec.
 

@@ -5,6 +5,7 @@ Knows nothing of why it runs or what follows its end.
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,7 @@ class Process:
         self._is_child = is_child
         self._on_exit = on_exit
         self._attempts = 0
+        self._session_over = False
         self._timer: Any = None
         self._watcher = gevent.get_hub().loop.io(pidfd, 1)
         self._watcher.start(self._readable)
@@ -118,10 +120,21 @@ class Process:
         return Exit() if self._attempts >= len(STRANGER_RETRY_S) - 1 else None
 
     def members(self, processes: dict[int, Stat] | None = None) -> list[Stat]:
-        """Return the living processes of this run's tree; reads all of /proc unless given."""
+        """Return the living processes of this run's tree; reads all of /proc unless given.
+
+        A number is not used again while it names a session. So once nothing of ours is left in the session, or
+        somebody else bears the number, both number and session are a stranger's for good.
+        """
+        if processes is None:
+            processes = read_all()
+        leader = processes.get(self.pid)
+        if leader is not None and leader.start_ticks != self.start_ticks:
+            self._session_over = True
+        if self.exit is not None and not any(stat.session == self.pid for stat in processes.values()):
+            self._session_over = True
         return find_members(
-            read_all() if processes is None else processes,
-            main_pid=self.pid,
+            processes,
+            main_pid=None if self._session_over else self.pid,
             name=self.script,
             agent=self._agent,
             agent_pid=os.getpid(),
@@ -172,7 +185,8 @@ class Process:
         Blocks as long as processes live. Returns whether KILL was needed. `on_stuck` hears of pids that KILL did
         not end within two seconds (uninterruptible sleep); they are waited for all the same.
         """
-        wait_until = gevent.get_hub().loop.now() + timeout_s
+        # Not the loop's now(): that is the wall clock, which may be set while we wait.
+        wait_until = time.monotonic() + timeout_s
         pidfds = self.signal_tree(number)
         killed = number == signal.SIGKILL
         told = False
@@ -181,7 +195,7 @@ class Process:
                 gone = self._wait_for(pidfds, hurry, wait_until, poll_s=0.5 if not killed else RESCAN_S)
                 if gone and not (survivors := self.members()):
                     return killed
-                now = gevent.get_hub().loop.now()
+                now = time.monotonic()
                 if not killed and (now >= wait_until or hurry.is_set()):
                     killed = True
                     wait_until = now + STUCK_AFTER_KILL_S
@@ -215,11 +229,10 @@ class Process:
             watcher.start(ended, index)
         try:
             while pending:
-                left_s = until - loop.now()
+                left_s = until - time.monotonic()
                 if left_s <= 0 or (hurry.is_set() and poll_s > RESCAN_S):
                     return False
                 changed.wait(min(left_s, poll_s))
-                loop.update_now()
             return True
         finally:
             for watcher in watchers:

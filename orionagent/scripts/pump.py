@@ -25,10 +25,10 @@ from gevent.event import Event
 from gevent.lock import RLock
 from gevent.monkey import get_original
 
-from orionagent.errors import SpawnError
 from orionagent.scripts.edges import Edges
 from orionagent.scripts.kernel import punch_hole, tee
 from orionagent.scripts.lines import LineSplitter
+from orionagent.scripts.spawn import to_spawn_error
 from orionagent.wire import Batch
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class PipeFiles:
     """The named pipe of one stream and its position file. They outlive this process image."""
 
     def __init__(self, folder: str, script: str, stream: str) -> None:
+        self._script = script
         self.fifo = os.path.join(folder, f"{script}.{stream}")
         self.position = f"{self.fifo}.pos"
 
@@ -112,10 +113,14 @@ class PipeFiles:
             except FileNotFoundError:
                 os.mkfifo(self.fifo, 0o600)
             reader = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            position = os.open(self.position, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                position = os.open(self.position, os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                os.close(reader)
+                raise
             os.lseek(position, 0, os.SEEK_END)
         except OSError as error:
-            raise SpawnError(f"cannot make the output pipe {self.fifo}: {error.strerror}") from error
+            raise to_spawn_error(self._script, f"make the output pipe {self.fifo}", error) from error
         set_pipe_size(reader)
         return reader, position
 
@@ -129,7 +134,7 @@ class PipeFiles:
                 os.chown(self.fifo, uid, gid)
             writer = os.open(self.fifo, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            raise SpawnError(f"cannot open the output pipe {self.fifo}: {error.strerror}") from error
+            raise to_spawn_error(self._script, f"open the output pipe {self.fifo}", error) from error
         return writer
 
     def remove(self) -> None:
@@ -219,9 +224,9 @@ class Pump:
             if not chunk:
                 self._hold_s = None
                 return 0
-            now_s = time.time()
+            now_s = time.monotonic()
             final = len(chunk) < PEEK_BYTES and self._has_no_writer()
-            text = now_text(now_s)
+            text = now_text(time.time())
             fed = self._splitter.feed(chunk, now_s, text, expired=expired, final=final)
             if not fed.consumed and fed.hold_s is None and 2 * len(chunk) >= self._capacity:
                 # An unfinished line that fills a pipe would be waited for in vain: its writer waits for room.

@@ -22,13 +22,13 @@ from orionagent.errors import Busy, OrionError, SpawnError, Timeout
 from orionagent.scripts import lifecycle
 from orionagent.scripts.edges import Edges
 from orionagent.scripts.handover import Inherited, ScriptRecord
-from orionagent.scripts.kernel import open_pidfd
+from orionagent.scripts.kernel import open_pidfd, pid_of_pidfd
 from orionagent.scripts.lifecycle import REPORTED, Life, Phase, step
 from orionagent.scripts.lines import LineSplitter
 from orionagent.scripts.process import Exit, Process
 from orionagent.scripts.pump import PipeFiles, Pump, Scratch, now_text
 from orionagent.scripts.redact import Redactor
-from orionagent.scripts.spawn import make_plan, spawn
+from orionagent.scripts.spawn import make_plan, spawn, to_spawn_error
 from orionagent.scripts.tree import is_alive, read_stat
 from orionagent.tasks import TaskFailed, TaskGroup
 from orionagent.wire import Alert, Batch, Stream
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 LAST_LINES = 20
 DRAIN_S = 0.2
 REPLY_SLACK_S = 15.0
+ALIVE = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
@@ -108,6 +109,8 @@ class Runner:
         self._ending: Process | None = None
         self._hurry = Event()
         self._spawn_error: SpawnError | None = None
+        self._child: tuple[int, int] | None = None
+        self._child_pidfd: int | None = None
 
     def __repr__(self) -> str:
         return f"Runner({self.config.name!r}, {self.life.phase}, pid={self.pid})"
@@ -185,7 +188,8 @@ class Runner:
         pending: deque[lifecycle.Event] = deque()
         match message:
             case _Ended():
-                if message.process is self.process:
+                # In any other phase the exit was noted already, by an earlier agent: what is known of it stays.
+                if message.process is self.process and self.life.phase in ALIVE:
                     pending.append(self._note_exit(message.process))
             case _Emptied():
                 if message.process is self.process:
@@ -262,7 +266,7 @@ class Runner:
                     os.close(fd)
         except SpawnError as error:
             self.started_at = None
-            self._child = None
+            self._forget_child()
             self._spawn_error = error
             self.last_exit = {
                 "text": error.message,
@@ -272,18 +276,29 @@ class Runner:
             }
             log.warning("%s", error.message)
             return lifecycle.SpawnFailed(transient=error.code == "spawn-transient", draw=self._around.draw())
-        stat = read_stat(pid)
-        self._watch(pid, open_pidfd(pid), stat.start_ticks if stat is not None else 0, is_child=True)
+        assert self._child is not None
+        assert self._child_pidfd is not None
+        pidfd, self._child_pidfd = self._child_pidfd, None
+        self._watch(pid, pidfd, self._child[1], is_child=True)
         log.info("%s runs as pid %d", self.name, pid)
         return lifecycle.Spawned()
 
-    _child: tuple[int, int] | None = None
-
     def _record_child(self, pid: int) -> None:
-        stat = read_stat(pid)
+        """Take hold of the child while it still waits: without that, it shall not become the program."""
+        try:
+            self._child_pidfd = open_pidfd(pid)
+            stat = read_stat(pid)
+        except OSError as error:
+            raise to_spawn_error(self.name, "watch the process", error) from error
         self._child = (pid, stat.start_ticks if stat is not None else 0)
         self.started_at = self._around.boottime()
         self._around.changed()
+
+    def _forget_child(self) -> None:
+        self._child = None
+        if self._child_pidfd is not None:
+            os.close(self._child_pidfd)
+            self._child_pidfd = None
 
     def _watch(self, pid: int, pidfd: int, start_ticks: int, *, is_child: bool) -> None:
         if self.process is not None:
@@ -500,10 +515,9 @@ class Runner:
         match phase:
             case Phase.BACKOFF:
                 self._start_delay(max(0.0, (record.next_start_at or 0.0) - self._around.boottime()))
-            case Phase.STOPPING:
-                self._end_tree()
-                if self.process is None:
-                    self._inbox.put(lifecycle.TreeGone())
+                self._go_on_ending()
+            case Phase.STOPPING | Phase.CRASHED:
+                self._go_on_ending()
             case Phase.STARTING if self.process is None:
                 # Recorded, but the program never ran: the gate closed with the old agent.
                 self.life = msgspec.structs.replace(self.life, phase=Phase.STOPPED, tree=False)
@@ -511,11 +525,21 @@ class Runner:
             case Phase.STARTING:
                 self.life = msgspec.structs.replace(self.life, phase=Phase.RUNNING, tree=True)
 
+    def _go_on_ending(self) -> None:
+        """End what an earlier agent was ending when it died."""
+        if self.process is not None:
+            self._end_tree()
+        elif self.life.tree or self.life.phase is Phase.STOPPING:
+            self._inbox.put(lifecycle.TreeGone())
+
     def _adopt_process(self, pid: int, start_ticks: int) -> None:
         self._child = (pid, start_ticks)
         stat = read_stat(pid)
         same = stat is not None and stat.start_ticks == start_ticks
         kept = self._around.inherited.take(f"{self.name}.pid")
+        if kept is not None and pid_of_pidfd(kept) not in (pid, None):
+            os.close(kept)  # of another run
+            kept = None
         try:
             pidfd = kept if kept is not None else open_pidfd(pid) if same else None
         except ProcessLookupError:

@@ -146,8 +146,11 @@ def make_plan(config: ScriptConfig, agent: str) -> SpawnPlan:
     Raises:
         SpawnError: user, group, environment file or command cannot be found.
     """
-    identity = find_identity(config)
-    environment = make_environment(config, identity, agent)
+    try:
+        identity = find_identity(config)
+        environment = make_environment(config, identity, agent)
+    except OSError as error:
+        raise to_spawn_error(config.name, "look up what it needs", error) from error
     cwd = config.cwd or identity.home or "/"
     argv = split_command(config.command)
     program = find_program(config, argv[0], environment["PATH"], cwd)
@@ -222,6 +225,12 @@ def _spawn_error(config: ScriptConfig, plan: SpawnPlan, stage: int, errno: int) 
     thing = (config.name, plan.cwd, plan.identity.user, plan.program)[stage]
     code = "spawn-transient" if errno in TRANSIENT else "spawn"
     return SpawnError(f"cannot run {config.name}: cannot {STAGES[stage]} ({thing}): {os.strerror(errno)}", code=code)
+
+
+def to_spawn_error(name: str, act: str, error: OSError) -> SpawnError:
+    """Translate a refusal of the kernel; `code` is "spawn-transient" when the machine was only short of something."""
+    code = "spawn-transient" if error.errno in TRANSIENT else "spawn"
+    return SpawnError(f"cannot run {name}: cannot {act}: {error.strerror or error}", code=code)
 
 
 def _close_if_open(fd: int) -> None:

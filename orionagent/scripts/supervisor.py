@@ -12,6 +12,7 @@ from typing import Any
 
 import gevent
 import msgspec
+from gevent.lock import BoundedSemaphore
 
 from orionagent.config import ScriptConfig, check_script_target, load_scripts, parse_script, save_scripts
 from orionagent.errors import BadRequest, Exists, NotFound, OrionError
@@ -23,6 +24,7 @@ from orionagent.scripts.handover import (
     ScriptRecord,
     StateRecord,
     load_state,
+    read_definition,
     save_state,
 )
 from orionagent.scripts.lifecycle import Phase, Restart, Start, Stop
@@ -116,6 +118,8 @@ class Supervisor:
             forget=forget,
             on_failure=on_failure,
         )
+        self._to_start: dict[str, Start | Restart] = {}
+        self._editing = BoundedSemaphore(1)
         self._frozen = True
         self._state = load_state(self._paths.state, self._boot_id, inherited.take("state"))
 
@@ -126,24 +130,39 @@ class Supervisor:
 
     def start_all(self, configs: Sequence[ScriptConfig]) -> None:
         """Take back what runs already, then start the enabled rest wave by wave; returns when each was tried."""
+        self.take_back(configs)
+        self.start_rest()
+
+    def take_back(self, configs: Sequence[ScriptConfig]) -> None:
+        """Make the script map, with what an earlier agent left running in it; never yields to other greenlets.
+
+        From here on whatever runs is ours to stop, also when the start is broken off.
+        """
         state = self._state
         known = {record.name: record for record in state.scripts} if state is not None else {}
-        waves = find_waves({config.name: config.after for config in configs})
         by_name = {config.name: config for config in configs}
-        changed: list[str] = []
+        waves = find_waves({config.name: config.after for config in configs})
         for name in [name for wave in waves for name in wave]:
-            runner = self._add_runner(by_name[name], known.pop(name, None))
-            if runner is not None:
-                changed.append(name)
+            record = known.pop(name, None)
+            if record is None:
+                self._add_runner(by_name[name], None)
+                self._to_start[name] = Start()
+            elif self._add_runner(by_name[name], record) is not None:
+                self._to_start[name] = Restart()
         self._end_unknown(known.values())
         self._frozen = False
         self._save()
-        for wave in waves:
-            fresh = [
-                n for n in wave if by_name[n].enabled and (state is None or n not in {r.name for r in state.scripts})
-            ]
+
+    def start_rest(self) -> None:
+        """Start what is enabled and was not taken back, and restart what was changed meanwhile, wave by wave."""
+        wishes, self._to_start = self._to_start, {}
+        for wave in self._waves():
             self._request_all(
-                [(name, Start()) for name in fresh] + [(name, Restart()) for name in wave if name in changed]
+                [
+                    (name, wishes[name])
+                    for name in wave
+                    if name in wishes and (self._runners[name].config.enabled or isinstance(wishes[name], Restart))
+                ]
             )
         self._watch_memory()
 
@@ -153,7 +172,7 @@ class Supervisor:
         self._runners[config.name] = runner
         stale = False
         if record is not None:
-            stale = record.pid is not None and msgspec.convert(record.definition, ScriptConfig) != config
+            stale = record.pid is not None and read_definition(record) != config
             runner.adopt(record)
         self._tasks.spawn(f"script:{config.name}", runner.run)
         return runner if stale else None
@@ -163,17 +182,15 @@ class Supervisor:
         for record in records:
             if record.pid is None:
                 continue
-            config = msgspec.convert(record.definition, ScriptConfig)
-            self._add_runner(config, record)
+            self._add_runner(read_definition(record), record)
             self._tasks.spawn(f"remove:{record.name}", self._drop_runner, record.name)
 
     def _request_all(self, wishes: Sequence[tuple[str, Start | Stop | Restart]]) -> None:
         """Carry out wishes in parallel, a few at a time, and wait for all outcomes; failures are logged."""
         for at in range(0, len(wishes), STAGGER):
-            greenlets = [
-                gevent.spawn(self._try_request, self._runners[name], wish) for name, wish in wishes[at : at + STAGGER]
-            ]
-            gevent.joinall(greenlets)
+            # One may have been removed while the ones before it started.
+            batch = [(self._runners[name], wish) for name, wish in wishes[at : at + STAGGER] if name in self._runners]
+            gevent.joinall([gevent.spawn(self._try_request, runner, wish) for runner, wish in batch])
 
     @staticmethod
     def _try_request(runner: Runner, wish: Start | Stop | Restart) -> None:
@@ -185,8 +202,8 @@ class Supervisor:
     def stop_all(self) -> None:
         """Stop all scripts in waves, the reverse of the start; returns when every tree is empty or timed out."""
         for wave in reversed(self._waves()):
-            greenlets = [gevent.spawn(self._try_request, self._runners[name], Stop()) for name in wave]
-            gevent.joinall(greenlets)
+            runners = [self._runners[name] for name in wave if name in self._runners]
+            gevent.joinall([gevent.spawn(self._try_request, runner, Stop()) for runner in runners])
 
     def stop_limit_s(self) -> float:
         """Return how long `stop_all` may take by the scripts' own stop timeouts."""
@@ -210,7 +227,7 @@ class Supervisor:
         """Return the definitions that an earlier agent of this boot ran by; () when there was none."""
         if self._state is None:
             return ()
-        return tuple(msgspec.convert(record.definition, ScriptConfig) for record in self._state.scripts)
+        return tuple(read_definition(record) for record in self._state.scripts)
 
     def forget_state(self) -> None:
         """Delete the record after a clean stop, so that the next start follows `enabled` only."""
@@ -301,16 +318,16 @@ class Supervisor:
             Exists: the name is taken.
             ConfigError: folder or user do not exist, or the file cannot be written.
         """
-        if config.name in self._runners:
-            raise Exists(
-                f"cannot add {config.name}: there is a script of this name; use `orion script set` to change it"
-            )
-        check_script_target(config)
-        find_waves({**{n: r.config.after for n, r in self._runners.items()}, config.name: config.after})
-        save_scripts(self._paths, [*self._definitions(), config])
-        runner = Runner(config, self._around)
-        self._runners[config.name] = runner
-        self._tasks.spawn(f"script:{config.name}", runner.run)
+        with self._editing:
+            if config.name in self._runners:
+                raise Exists(
+                    f"cannot add {config.name}: there is a script of this name; use `orion script set` to change it"
+                )
+            check_script_target(config)
+            find_waves({**{n: r.config.after for n, r in self._runners.items()}, config.name: config.after})
+            self._write_definitions([*self._definitions(), config])
+            self._add_runner(config, None)
+            runner = self._runners[config.name]
         if config.enabled:
             self._try_request(runner, Start())
         self._watch_memory()
@@ -318,13 +335,17 @@ class Supervisor:
 
     def update(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Change a script's definition; it is restarted when it runs."""
-        runner = self._find(name)
-        if "name" in fields and fields["name"] != name:
-            raise BadRequest(f"cannot rename {name}: remove it and add it under the new name")
-        config = parse_script({**msgspec.to_builtins(runner.config), **fields})
-        check_script_target(config)
-        find_waves({**{n: r.config.after for n, r in self._runners.items()}, name: config.after})
-        save_scripts(self._paths, [config if c.name == name else c for c in self._definitions()])
+        with self._editing:
+            runner = self._find(name)
+            if "name" in fields and fields["name"] != name:
+                raise BadRequest(f"cannot rename {name}: remove it and add it under the new name")
+            # From the file, not the runner: an update that is not taken up yet, or a hand's edit, shall stay.
+            written = self._definitions()
+            before = next((c for c in written if c.name == name), runner.config)
+            config = parse_script({**msgspec.to_builtins(before), **fields})
+            check_script_target(config)
+            find_waves({**{n: r.config.after for n, r in self._runners.items()}, name: config.after})
+            self._write_definitions([config if c.name == name else c for c in written])
         self._change(runner, config)
         return self._row(runner, self._usage_now())
 
@@ -342,8 +363,11 @@ class Supervisor:
         if followers:
             raise BadRequest(f"cannot remove {name}: {', '.join(followers)} start after it; change their `after` first")
         runner.request(Stop())
-        save_scripts(self._paths, [c for c in self._definitions() if c.name != name])
-        self._drop_runner(name)
+        with self._editing:
+            if self._runners.get(name) is not runner:
+                raise NotFound(f"Script not found: {name}; somebody else has removed it just now")
+            self._write_definitions([c for c in self._definitions() if c.name != name])
+            self._drop_runner(name)
         return {"name": name}
 
     def _drop_runner(self, name: str) -> None:
@@ -361,13 +385,21 @@ class Supervisor:
     def _definitions(self) -> Sequence[ScriptConfig]:
         return load_scripts(self._paths)
 
+    def _write_definitions(self, configs: Sequence[ScriptConfig]) -> None:
+        """Write the file in a thread: an fsync on the loop would stop every pipe for as long as the disk takes."""
+        gevent.get_hub().threadpool.apply(save_scripts, (self._paths, configs))
+
     def reload(self) -> dict[str, list[str]]:
         """Take up scripts.json; only scripts whose definition changed are touched.
 
         Raises:
             ConfigError: the file is unusable; everything stays as it is.
         """
-        configs = {config.name: config for config in load_scripts(self._paths)}
+        with self._editing:
+            return self._take_up(load_scripts(self._paths))
+
+    def _take_up(self, definitions: Sequence[ScriptConfig]) -> dict[str, list[str]]:
+        configs = {config.name: config for config in definitions}
         find_waves({name: config.after for name, config in configs.items()})
         removed = [name for name in self._runners if name not in configs]
         added = [name for name in configs if name not in self._runners]
@@ -483,7 +515,7 @@ class Supervisor:
         reap_orphans(self._main_pids())
 
     def _main_pids(self) -> set[int]:
-        return {r.process.pid for r in self._runners.values() if r.process is not None}
+        return {r.pid for r in self._runners.values() if r.pid is not None}
 
     def to_record(self) -> StateRecord:
         """Return what a next agent needs to take the scripts back."""

@@ -1,0 +1,210 @@
+"""What an application can do to its supervisor, and the machine to both: nothing is lost, nobody else is harmed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import msgspec
+import pytest
+
+from orionagent.config import load_scripts, parse_script, save_scripts
+from orionagent.scripts.handover import STATE_VERSION, ScriptRecord, StateRecord, read_definition, save_state
+from orionagent.scripts.tree import read_all, read_boot_id, read_stat
+from tests.scripts.house import House, alive, wait_for
+
+PYTHON = f"{sys.executable} -S -c"
+
+
+def zombies() -> list[int]:
+    """Return our ended children that nobody has reaped."""
+    found = []
+    for name in os.listdir("/proc"):
+        stat = read_stat(int(name)) if name.isdigit() else None
+        if stat is not None and stat.ppid == os.getpid() and stat.state == "Z":
+            found.append(stat.pid)
+    return found
+
+
+@pytest.fixture
+def stranger() -> Iterator["subprocess.Popen[bytes]"]:
+    """Yield a process, leader of its session, that is none of ours."""
+    with subprocess.Popen(["sleep", "900"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def test_a_line_of_ten_megabytes_arrives_in_parts_and_whole(house: House) -> None:
+    house.add("long", f"{PYTHON} \"import sys; sys.stdout.write('x' * (10 << 20) + '\\n' + 'after\\n')\"")
+    wait_for(lambda: house.lines("long")[-1:] == ["after"], "the line after the long one")
+    parts = house.lines("long")[:-1]
+    assert sum(map(len, parts)) == 10 << 20
+    assert max(map(len, parts)) <= 256 * 1024
+    extras = [extra for batch in house.batches for extra in batch.extras.values()]
+    assert all(extra.partial for extra in extras)
+    assert len(extras) == len(parts)
+
+
+def test_a_burst_right_before_the_end_arrives_whole(house: House) -> None:
+    house.add("burst", f"{PYTHON} \"import os; os.write(1, b'a line of the burst\\n' * 40000); os._exit(0)\"")
+    house.reach("burst", "stopped")
+    wait_for(lambda: len(house.lines("burst")) == 40_000, "the last line")
+
+
+def test_bytes_that_are_no_text_and_characters_in_two_writes_arrive_readable(house: House) -> None:
+    code = "import os, time; [(os.write(1, bytes([b])), time.sleep(0.1)) for b in '\\u20ac'.encode() + b'\\xff\\n']"
+    house.add("torn", f'{PYTHON} "{code}"')
+    wait_for(lambda: house.lines("torn"), "the line")
+    assert house.lines("torn") == ["\u20ac\ufffd"]
+
+
+def test_five_hundred_children_a_second_leave_no_zombie_and_cost_next_to_nothing(house: House) -> None:
+    code = (
+        "import os, time\\n"
+        "while True:\\n"
+        "    for _ in range(25):\\n"
+        "        pid = os.fork()\\n"
+        "        if pid == 0:\\n"
+        "            os.fork() and os._exit(0)\\n"
+        "            os._exit(0)\\n"
+        "        os.waitpid(pid, 0)\\n"
+        "    time.sleep(0.1)\\n"
+    )
+    house.add("forker", f"{PYTHON} \"exec('{code}')\"")
+    wait_for(zombies, "orphans left to us")
+    wall, cpu = time.monotonic(), time.process_time()
+    while time.monotonic() - wall < 2.0:
+        gevent.sleep(0.1)
+        house.supervisor.reap()
+        assert len(zombies()) < 250
+    assert (time.process_time() - cpu) / (time.monotonic() - wall) < 0.5
+    house.supervisor.stop("forker")
+    house.supervisor.reap()
+    assert zombies() == []
+
+
+def test_a_stranger_who_got_the_number_of_our_process_is_never_signalled(
+    house: House, stranger: "subprocess.Popen[bytes]"
+) -> None:
+    config = parse_script({"name": "app", "command": "sleep 900", "cwd": "/tmp", "autoRestart": False})
+    stat = read_stat(stranger.pid)
+    assert stat is not None
+    house.supervisor.let_go(close=True)
+    save_scripts(house.paths, [config])
+    record = ScriptRecord(
+        name="app",
+        definition=msgspec.to_builtins(config),
+        phase="running",
+        tree=True,
+        pid=stranger.pid,
+        start_ticks=stat.start_ticks - 1,
+    )
+    save_state(
+        house.paths.state,
+        StateRecord(version=STATE_VERSION, boot_id=read_boot_id(), agent_pid=1, scripts=[record]),
+    )
+    house.supervisor = house.make()
+    house.supervisor.start_all(load_scripts(house.paths))
+    assert house.reach("app", "crashed")["lastExit"]["text"] == "ended with unknown status"
+    house.supervisor.stop("app")
+    assert stranger.poll() is None
+    assert house.supervisor.show("app")["tree"] == []
+
+
+def test_a_state_file_of_another_boot_is_not_believed(house: House, stranger: "subprocess.Popen[bytes]") -> None:
+    config = parse_script({"name": "app", "command": "sleep 900", "cwd": "/tmp", "enabled": False})
+    stat = read_stat(stranger.pid)
+    assert stat is not None
+    house.supervisor.let_go(close=True)
+    save_scripts(house.paths, [config])
+    record = ScriptRecord(
+        name="app", definition={}, phase="running", tree=True, pid=stranger.pid, start_ticks=stat.start_ticks
+    )
+    save_state(house.paths.state, StateRecord(version=STATE_VERSION, boot_id="another", agent_pid=1, scripts=[record]))
+    house.supervisor = house.make()
+    house.supervisor.start_all(load_scripts(house.paths))
+    assert house.row("app")["phase"] == "stopped"
+    assert stranger.poll() is None
+    assert house.alerts == []
+
+
+def test_a_record_of_another_version_keeps_what_this_one_understands() -> None:
+    record = ScriptRecord(
+        name="app", definition={"name": "app", "command": "sleep 1", "fromTomorrow": 1, "nice": "odd"}, phase="running"
+    )
+    found = read_definition(record)
+    assert (found.name, found.command, found.nice) == ("app", "sleep 1", None)
+
+
+def test_an_agent_killed_while_it_ends_a_crashed_tree_has_it_ended_and_restarted_by_the_next(house: House) -> None:
+    house.add(
+        "app", "(trap '' TERM; while :; do sleep 0.05; done) & sleep 0.3; exit 3", backoffBase=0, stopTimeout=60_000
+    )
+    first = house.reach("app", "backoff")["lastExit"]
+    house.supervisor.let_go(close=True)
+    scripts = [parse_script({**msgspec.to_builtins(s), "stopTimeout": 200}) for s in load_scripts(house.paths)]
+    save_scripts(house.paths, scripts)
+    house.supervisor = house.make()
+    house.supervisor.start_all(scripts)
+    assert house.row("app")["lastExit"] == first
+    wait_for(lambda: house.row("app")["restarts"] >= 1, "the restart")
+
+
+def test_stop_during_the_start_leaves_nothing_running(house: House) -> None:
+    house.add("app", "sleep 900", enabled=False)
+    starter = gevent.spawn(house.supervisor.start, "app")
+    stopper = gevent.spawn(house.supervisor.stop, "app")
+    gevent.joinall([starter, stopper])
+    assert house.reach("app", "stopped")["pid"] is None
+    assert house.supervisor.show("app")["tree"] == []
+
+
+def test_fifty_scripts_that_crash_together_come_back_apart(house: House) -> None:
+    save_scripts(
+        house.paths,
+        [
+            parse_script({"name": f"app-{n}", "command": "sleep 900", "cwd": "/tmp", "backoffBase": 2000})
+            for n in range(50)
+        ],
+    )
+    house.supervisor.reload()
+    pids = [row["pid"] for row in house.supervisor.rows()]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(house.alerts) == 50, "an alert for each")
+    delays = {alert.restartInMs for alert in house.alerts}
+    assert len(delays) > 10
+    wait_for(lambda: all(row["phase"] == "running" for row in house.supervisor.rows()), "all run again")
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_script_that_is_renamed_in_the_file_and_one_that_is_removed_end_with_their_trees(
+    house: House, root: Path
+) -> None:
+    house.add("old", "sleep 900")
+    house.add("other", "sleep 900")
+    house.add("gone", "sleep 900 & sleep 900")
+    tree = [t["pid"] for t in house.supervisor.show("gone")["tree"]]
+    pids = {row["name"]: row["pid"] for row in house.supervisor.rows()}
+    house.supervisor.remove("gone")
+    text = Path(house.paths.scripts).read_text(encoding="utf-8").replace('"old"', '"new"')
+    Path(house.paths.scripts).write_text(text, encoding="utf-8")
+    house.supervisor.reload()
+    assert house.row("other")["pid"] == pids["other"]
+    assert house.row("new")["phase"] == "running"
+    assert not any(alive(pid) for pid in (pids["old"], *tree))
+    assert sorted(os.listdir(house.paths.streams))[0].startswith("new.")
+
+
+def test_the_application_killed_behind_its_shell_is_named_by_its_signal(house: House) -> None:
+    house.add("behind", "sleep 900; exit $?", autoRestart=False)
+    row = house.row("behind")
+    inner = wait_for(
+        lambda: [s.pid for s in read_all().values() if s.ppid == row["pid"]], "the application behind the shell"
+    )[0]
+    os.kill(inner, signal.SIGKILL)
+    assert house.reach("behind", "crashed")["lastExit"]["text"] in ("exited with 137", "killed by SIGKILL")
