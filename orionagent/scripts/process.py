@@ -90,7 +90,19 @@ class Process:
     def __repr__(self) -> str:
         return f"Process({self.script!r}, pid={self.pid}, exit={self.exit})"
 
+    def look(self) -> bool:
+        """Reap the main process if it has ended, ahead of word of that; tell whether its end is known."""
+        if self.exit is None:
+            found = self._reap()
+            if found is not None and (found.code is not None or found.signal is not None):
+                self._watcher.stop()
+                self.exit = found
+                self._on_exit(found)
+        return self.exit is not None
+
     def _readable(self) -> None:
+        if self.exit is not None:
+            return
         # The descriptor stays readable from now on: one look is enough.
         self._watcher.stop()
         found = self._reap()

@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 LAST_LINES = 20
 DRAIN_S = 0.2
 REPLY_SLACK_S = 15.0
-ALIVE = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
@@ -107,6 +106,7 @@ class Runner:
         self._pump_tasks = TaskGroup(f"pumps of {config.name}", surroundings.on_failure)
         self._delay: Any = None
         self._ending: Process | None = None
+        self._noted: Process | None = None
         self._hurry = Event()
         self._spawn_error: SpawnError | None = None
         self._child: tuple[int, int] | None = None
@@ -188,13 +188,14 @@ class Runner:
         pending: deque[lifecycle.Event] = deque()
         match message:
             case _Ended():
-                # In any other phase the exit was noted already, by an earlier agent: what is known of it stays.
-                if message.process is self.process and self.life.phase in ALIVE:
+                if message.process is self.process and message.process is not self._noted:
                     pending.append(self._note_exit(message.process))
             case _Emptied():
                 if message.process is self.process:
                     self._ending = None
                     self._hurry.clear()
+                    if message.process.look() and message.process is not self._noted:
+                        pending.append(self._note_exit(message.process))
                     self._drain()
                     self._let_go()
                     pending.append(lifecycle.TreeGone())
@@ -386,6 +387,7 @@ class Runner:
 
     def _note_exit(self, process: Process) -> lifecycle.Exited:
         assert process.exit is not None
+        self._noted = process
         self._drain()
         ran_s = self._around.boottime() - (self.started_at or self._around.boottime())
         clean = process.exit.is_clean and not self.over_memory
@@ -512,6 +514,8 @@ class Runner:
             self.open_pumps()
         if record.pid is not None and record.start_ticks is not None:
             self._adopt_process(record.pid, record.start_ticks)
+        if phase in (Phase.STOPPED, Phase.BACKOFF, Phase.CRASHED):
+            self._noted = self.process  # by the earlier agent, who knew more of it than we can
         match phase:
             case Phase.BACKOFF:
                 self._start_delay(max(0.0, (record.next_start_at or 0.0) - self._around.boottime()))
