@@ -79,6 +79,9 @@ def compile_dying_agent() -> bytes:
     source = (REPOSITORY / "orionagent" / "agent.py").read_text(encoding="utf-8")
     head = "    def run(self) -> int:\n"
     assert head in source
-    code = compile(source.replace(head, head + "        os._exit(7)\n"), "agent.py", "exec")
-    # importlib's format of a .pyc: magic number, no flags, no source time, no source size.
-    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+    return byte_code(source.replace(head, head + "        os._exit(7)\n"), "agent.py")
+
+
+def byte_code(source: str, name: str) -> bytes:
+    """Return the content of a .pyc: magic number, no flags, no source time, no source size, the code."""
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(source, name, "exec"))

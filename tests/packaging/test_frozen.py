@@ -7,7 +7,11 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
+
+from tests.packaging.releases import byte_code
+from tests.test_architecture import imported_names, module_name, module_paths
 
 pytestmark = pytest.mark.system
 
@@ -75,6 +79,34 @@ def test_text_of_any_language_is_written_in_utf8_whatever_the_locale(bare: Path)
     done = run(bare, "log", "info", "größer als 10 €")
     assert done.returncode == 3
     assert "UnicodeEncodeError" not in done.stderr
+
+
+def test_every_import_of_every_module_is_there(bare: Path, root: Path) -> None:
+    # Also those inside functions, which nothing else here may call. Only names that the agent itself has: what is
+    # optional to a library is its own business.
+    names = {module_name(path).replace("/", ".") for path in module_paths()}
+    wanted = {f"orionagent.{name}" for name in names}
+    for path in module_paths():
+        wanted |= {name.partition(".")[0] for name in imported_names(path)}
+    # The same tree with another main script: there is no interpreter in it that one could ask.
+    probe = root / "probe"
+    shutil.copytree(bare / "opt/orion", probe)
+    program = f"for name in {sorted(wanted)}: __import__(name)\nprint('all there')"
+    (probe / "lib" / "__main__orion.pyc").write_bytes(byte_code(program, "probe"))
+    done = subprocess.run([probe / "orion", "probe"], env={}, capture_output=True, text=True, check=False)
+    assert done.stdout == "all there\n", done.stderr
+
+
+def test_the_set_up_can_ask_with_arrow_keys(release: Path, bare: Path, root: Path) -> None:
+    child = pexpect.spawn(
+        str(bare / "opt/orion/orion"),
+        ["setup", "--server", "--no-browser", "--api-url=http://127.0.0.1:1"],
+        env={"ORION_ROOT": str(root), "TERM": "xterm", "PATH": "/usr/bin:/bin"},
+        timeout=30,
+        encoding="utf-8",
+    )
+    child.expect("Use arrow keys")
+    child.close(force=True)
 
 
 def test_it_stays_within_its_size_and_its_glibc(release: Path, bare: Path) -> None:

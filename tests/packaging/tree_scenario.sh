@@ -15,9 +15,7 @@ console=$!
 until grep -q '^token: ' /tmp/console.log; do sleep 0.1; done
 address=$(sed -n 's/^orion console at //p' /tmp/console.log)
 token=$(sed -n 's/^token: //p' /tmp/console.log)
-mkdir -p /etc/orion
-printf '{"token": "%s", "apiUrl": "%s", "heartbeatInterval": 1000}\n' "$token" "$address" >/etc/orion/config.json
-chmod 0600 /etc/orion/config.json
+orion setup --server --yes "--token=$token" "--api-url=$address" --project=demo
 orion daemon >/tmp/daemon.log 2>&1 &
 daemon=$!
 until orion ping >/dev/null 2>&1; do sleep 0.1; done
