@@ -39,6 +39,7 @@ from orionagent.metrics.heartbeat import Heartbeat  # noqa: E402
 from orionagent.metrics.sampler import Sampler  # noqa: E402
 from orionagent.paths import Paths  # noqa: E402
 from orionagent.ports import Services  # noqa: E402
+from orionagent.scripts.cgroup import MemoryKills, find_own_folder, find_subtree  # noqa: E402
 from orionagent.scripts.handover import Inherited, pack_state  # noqa: E402
 from orionagent.scripts.kernel import become_subreaper, open_signals, read_signals  # noqa: E402
 from orionagent.scripts.redact import Redactor  # noqa: E402
@@ -174,6 +175,8 @@ class Agent:
             on_failure=self._events.put,
             keep=self._keep,
             forget=self._forget,
+            subtree=find_subtree(),
+            memory_kills=MemoryKills(find_own_folder(), time.monotonic),
         )
         self.heartbeat = Heartbeat(
             Sampler(),

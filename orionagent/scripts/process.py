@@ -13,6 +13,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
+from orionagent.scripts.cgroup import Leaf
 from orionagent.scripts.kernel import P_PIDFD, exit_status_of_stranger, open_pidfd, send_signal
 from orionagent.scripts.tree import Stat, find_members, is_alive, read_all, read_children, read_stat
 
@@ -32,6 +33,11 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     def is_clean(self) -> bool:
         """Tell exit 0 from everything else."""
         return self.code == 0
+
+    @property
+    def looks_killed(self) -> bool:
+        """Tell an end by SIGKILL, of the process or, as shells report it, of its last command."""
+        return self.signal == signal.SIGKILL or self.code == 128 + signal.SIGKILL
 
     @property
     def signal_name(self) -> str | None:
@@ -71,6 +77,7 @@ class Process:
         script: str,
         agent: str,
         is_child: bool,
+        leaf: Leaf,
         on_exit: Callable[[Exit], None],
     ) -> None:
         self.pid = pid
@@ -80,6 +87,7 @@ class Process:
         self.exit: Exit | None = None
         self._agent = agent
         self._is_child = is_child
+        self._leaf = leaf
         self._on_exit = on_exit
         self._attempts = 0
         self._session_over = False
@@ -139,6 +147,11 @@ class Process:
         """
         if processes is None:
             processes = read_all()
+        # Read after /proc, so that what was forked during that look is found as well.
+        grouped = self._leaf.pids()
+        fresh = {pid: stat for pid in grouped if pid not in processes and is_alive(stat := read_stat(pid)) and stat}
+        if fresh:
+            processes = {**processes, **fresh}
         leader = processes.get(self.pid)
         if leader is not None and leader.start_ticks != self.start_ticks:
             self._session_over = True
@@ -150,6 +163,7 @@ class Process:
             name=self.script,
             agent=self._agent,
             agent_pid=os.getpid(),
+            grouped=grouped,
         )
 
     def has_survivors(self, mains: set[int]) -> bool:
@@ -158,7 +172,7 @@ class Process:
         As subreaper we inherit the orphans of our own children: usually a look at our list of children tells,
         where `mains` are the main processes of all scripts. A group that still has members takes signal 0.
         """
-        if self._is_child and not self._group_lives():
+        if self._is_child and not self._leaf.is_populated() and not self._group_lives():
             strangers = (pid for pid in read_children(os.getpid()) if pid not in mains)
             if not any(is_alive(read_stat(pid)) for pid in strangers):
                 return False
@@ -175,6 +189,8 @@ class Process:
 
     def signal_tree(self, number: int) -> list[int]:
         """Signal every living process of the tree; return pidfds of those (the caller closes them)."""
+        if number == signal.SIGKILL:
+            self._leaf.kill()
         pidfds = []
         for stat in self.members():
             try:

@@ -20,6 +20,7 @@ from gevent.queue import SimpleQueue
 from orionagent.config import ScriptConfig
 from orionagent.errors import Busy, OrionError, SpawnError, Timeout
 from orionagent.scripts import lifecycle
+from orionagent.scripts.cgroup import MemoryKills, Subtree
 from orionagent.scripts.edges import Edges
 from orionagent.scripts.handover import Inherited, ScriptRecord
 from orionagent.scripts.kernel import open_pidfd, pid_of_pidfd
@@ -60,6 +61,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     redactor: Redactor
     inherited: Inherited
     tasks: TaskGroup
+    subtree: Subtree
+    memory_kills: MemoryKills
     keep: Callable[[str, int], None]
     forget: Callable[[str], None]
     on_failure: Callable[[TaskFailed], None] | None = None
@@ -100,6 +103,8 @@ class Runner:
         self.over_memory = False
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._around = surroundings
+        self._leaf = surroundings.subtree.leaf(config.name)
+        self._killed_for_memory = False
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._waiters: list[tuple[bool, AsyncResult[None]]] = []
         self._pumps: dict[str, Pump] = {}
@@ -260,10 +265,11 @@ class Runner:
         try:
             plan = make_plan(self.config, self._around.socket)
             writers = self._open_writers(plan.identity.uid, plan.identity.gid)
+            entry = self._leaf.open_entry()
             try:
-                pid = spawn(self.config, plan, *writers, self._record_child)
+                pid = spawn(self.config, plan, *writers, self._record_child, entry)
             finally:
-                for fd in set(writers):
+                for fd in {*writers, *(() if entry is None else (entry,))}:
                     os.close(fd)
         except SpawnError as error:
             self.started_at = None
@@ -315,6 +321,7 @@ class Runner:
             script=self.name,
             agent=self._around.socket,
             is_child=is_child,
+            leaf=self._leaf,
             on_exit=ended,
         )
         self.process = process
@@ -391,14 +398,18 @@ class Runner:
         self._drain()
         ran_s = self._around.boottime() - (self.started_at or self._around.boottime())
         clean = process.exit.is_clean and not self.over_memory
+        self._killed_for_memory = (
+            process.exit.looks_killed and self._ending is not process and self._around.memory_kills.struck_recently()
+        )
+        text = f"{process.exit} (out of memory)" if self._killed_for_memory else str(process.exit)
         self.last_exit = {
-            "text": "went over its memory limit" if self.over_memory else str(process.exit),
+            "text": "went over its memory limit" if self.over_memory else text,
             "code": process.exit.code,
             "signal": process.exit.signal_name,
             "at": now_text(time.time()),
             "ranMs": round(ran_s * 1000),
         }
-        log.log(logging.INFO if clean else logging.WARNING, "%s (pid %d) %s", self.name, process.pid, process.exit)
+        log.log(logging.INFO if clean else logging.WARNING, "%s (pid %d) %s", self.name, process.pid, text)
         tree = process.has_survivors(self._around.main_pids())
         if not tree and self._ending is None:
             self._let_go()
@@ -406,6 +417,7 @@ class Runner:
 
     def _let_go(self) -> None:
         self._around.forget(f"{self.name}.pid")
+        self._leaf.remove()
 
     def _end_tree(self) -> None:
         process = self.process
@@ -450,6 +462,8 @@ class Runner:
             cause = "spawn"
         elif self.over_memory:
             cause = "memory-limit"
+        elif self._killed_for_memory:
+            cause = "oom-kill"
         elif process_exit is None or (process_exit.code is None and process_exit.signal is None):
             cause = "unknown"
         else:

@@ -176,11 +176,19 @@ def make_plan(config: ScriptConfig, agent: str) -> SpawnPlan:
     )
 
 
-def spawn(config: ScriptConfig, plan: SpawnPlan, stdout: int, stderr: int, record: Callable[[int], None]) -> int:
+def spawn(
+    config: ScriptConfig,
+    plan: SpawnPlan,
+    stdout: int,
+    stderr: int,
+    record: Callable[[int], None],
+    cgroup_entry: int | None = None,
+) -> int:
     """Fork, let `record(pid)` write the child down, then let the child execute the program; return its pid.
 
     Blocks for the few milliseconds until the exec has happened or failed. Until `record` returns, the child
     waits; when this process dies meanwhile, the child sees the gate close and ends: no unrecorded instance.
+    `cgroup_entry` is an open cgroup.procs that the child goes through while it is still the agent's user.
 
     Raises:
         SpawnError: with the stage and the kernel's reason; `code` "spawn-transient" when the machine was only
@@ -204,7 +212,7 @@ def spawn(config: ScriptConfig, plan: SpawnPlan, stdout: int, stderr: int, recor
         raise _spawn_error(config, plan, 0, error.errno or 0) from error
     if pid == 0:
         os.close(gate_write)
-        _become(plan, stdout, stderr, gate_read, report_write)
+        _become(plan, stdout, stderr, gate_read, report_write, cgroup_entry)
     os.close(gate_read)
     os.close(report_write)
     try:
@@ -240,11 +248,20 @@ def _close_if_open(fd: int) -> None:
         return  # the listing's own descriptor is gone already
 
 
-def _become(plan: SpawnPlan, stdout: int, stderr: int, gate: int, report: int) -> None:
+def _enter_cgroup(entry: int) -> None:
+    try:
+        os.write(entry, b"0")
+    except OSError:
+        return  # the cgroup went away: the script runs all the same, found by /proc only
+
+
+def _become(plan: SpawnPlan, stdout: int, stderr: int, gate: int, report: int, cgroup_entry: int | None) -> None:
     """Turn the forked child into the program; never returns."""
     stage = 0
     try:
         os.setsid()
+        if cgroup_entry is not None:
+            _enter_cgroup(cgroup_entry)  # may take a grace period of the kernel: meanwhile the parent writes
         if os.read(gate, 1) != b"!":
             os._exit(0)  # the agent died before it could write this child down
         null = os.open("/dev/null", os.O_RDONLY)

@@ -17,6 +17,7 @@ from gevent.lock import BoundedSemaphore
 from orionagent.config import ScriptConfig, check_script_target, load_scripts, parse_script, save_scripts
 from orionagent.errors import BadRequest, Exists, NotFound, OrionError
 from orionagent.paths import Paths
+from orionagent.scripts.cgroup import MemoryKills, Subtree
 from orionagent.scripts.edges import Edges
 from orionagent.scripts.handover import (
     STATE_VERSION,
@@ -73,7 +74,8 @@ class Supervisor:
     """All scripts of one agent. Sole writer of the script map and of the state file.
 
     `emit` takes lines and returns once they may leave their pipe; `offsets` says what of which pipe the buffer
-    holds already; `inherited` has the descriptors that an earlier agent left.
+    holds already; `inherited` has the descriptors that an earlier agent left; `subtree` is where scripts get
+    cgroups of their own; `memory_kills` tells of the kernel's out-of-memory killer.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class Supervisor:
         on_failure: Callable[[TaskFailed], None] | None = None,
         keep: Callable[[str, int], None] = _keep_nowhere,
         forget: Callable[[str], None] = _forget_nothing,
+        subtree: Subtree | None = None,
+        memory_kills: MemoryKills | None = None,
     ) -> None:
         self._paths = paths
         self._runners: dict[str, Runner] = {}
@@ -100,6 +104,8 @@ class Supervisor:
         self._usage_at = float("-inf")
         self._cpu_before: dict[str, tuple[float, int]] = {}
         self._memory_watch: gevent.Greenlet[..., Any] | None = None
+        self._subtree = subtree or Subtree(None)
+        self._memory_kills = memory_kills or MemoryKills(None, time.monotonic)
         self._around = Surroundings(
             streams=paths.streams,
             socket=paths.socket,
@@ -114,6 +120,8 @@ class Supervisor:
             redactor=redactor,
             inherited=inherited,
             tasks=self._tasks,
+            subtree=self._subtree,
+            memory_kills=self._memory_kills,
             keep=keep,
             forget=forget,
             on_failure=on_failure,
@@ -150,6 +158,7 @@ class Supervisor:
             elif self._add_runner(by_name[name], record) is not None:
                 self._to_start[name] = Restart()
         self._end_unknown(known.values())
+        self._subtree.sweep(self._runners)
         self._frozen = False
         self._save()
 
@@ -380,6 +389,7 @@ class Supervisor:
         for stream in STREAMS:
             self._around.forget(f"{name}.{stream}")
             PipeFiles(self._paths.streams, name, stream).remove()
+        self._subtree.leaf(name).remove()
         self._save()
 
     def _definitions(self) -> Sequence[ScriptConfig]:
@@ -471,6 +481,7 @@ class Supervisor:
         alive = [runner for runner in self._runners.values() if runner.process is not None and runner.life.tree]
         if now - self._usage_at < USAGE_FRESH_S and {r.name for r in alive} == set(self._usage):
             return self._usage
+        self._memory_kills.look()
         processes = read_all() if alive else {}
         self._usage = {runner.name: self._measure(runner, processes, now) for runner in alive}
         self._usage_at = now

@@ -4,7 +4,7 @@ Knows nothing of why they are looked for. Every function reads /proc once and ne
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -120,17 +120,24 @@ def belongs_by_name(pid: int, name: str, agent: str) -> bool:
 
 
 def find_members(
-    processes: dict[int, Stat], *, main_pid: int | None, name: str, agent: str, agent_pid: int
+    processes: dict[int, Stat],
+    *,
+    main_pid: int | None,
+    name: str,
+    agent: str,
+    agent_pid: int,
+    grouped: Collection[int] = (),
 ) -> list[Stat]:
     """Return a script's living processes among `processes`, parents before children.
 
-    Members are the main process, whatever is in its session, orphans whose environment names the script, and
-    all descendants of those.
+    Members are the main process, whatever is in its session, the pids `grouped` in its cgroup, orphans whose
+    environment names the script, and all descendants of those.
     """
     children: dict[int, list[int]] = {}
     for stat in processes.values():
         children.setdefault(stat.ppid, []).append(stat.pid)
     roots = [stat.pid for stat in processes.values() if main_pid is not None and main_pid in (stat.pid, stat.session)]
+    roots += [pid for pid in grouped if pid in processes]
     seen = set(roots)
     # An orphan's parent is init, a subreaper above us or we ourselves: not a process of ours otherwise known.
     strangers = (s for s in processes.values() if s.ppid in (1, agent_pid) and s.pid not in seen)

@@ -51,6 +51,7 @@ class Daemon:
         self.paths = paths
         self.environment = {"PATH": os.environ["PATH"], "ORION_ROOT": paths.root, "LANG": "C.UTF-8"}
         self.process: subprocess.Popen[bytes] | None = None
+        self.launcher: Sequence[str] = ()  # words before the command, of a program that becomes it
 
     def configure(self, config: Mapping[str, Any], scripts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write config.json and scripts.json."""
@@ -63,7 +64,7 @@ class Daemon:
         log = open(os.path.join(self.paths.root, "daemon.err"), "ab")  # noqa: SIM115
         with log:
             self.process = subprocess.Popen(
-                [ORION, "daemon", "--foreground"],
+                [*self.launcher, ORION, "daemon", "--foreground"],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -9,6 +9,7 @@ import pytest
 
 from orionagent.config import parse_script
 from orionagent.paths import Paths
+from orionagent.scripts.cgroup import MemoryKills
 from orionagent.scripts.handover import Inherited
 from orionagent.scripts.kernel import become_subreaper
 from orionagent.scripts.redact import Redactor
@@ -49,6 +50,7 @@ class House:
             offsets=offsets,
             redactor=Redactor(None),
             inherited=inherited or Inherited({}),
+            memory_kills=MemoryKills(self.paths.run, time.monotonic),
         )
 
     def add(self, name: str, command: str, **fields: Any) -> dict[str, Any]:

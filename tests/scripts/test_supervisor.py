@@ -54,6 +54,18 @@ def test_a_killed_script_is_replaced(house: House) -> None:
     assert house.alerts[0].signal == "SIGKILL"
 
 
+@pytest.mark.parametrize("end", ["kill -KILL $$", "exit 137"])
+def test_an_end_by_the_kernels_memory_killer_is_named_as_such(house: House, end: str) -> None:
+    events = Path(house.paths.run, "memory.events")
+    events.write_text("low 0\noom 4\noom_kill 4\noom_group_kill 0\n")
+    house.add("innocent", end, autoRestart=False)
+    house.reach("innocent", "crashed")
+    house.add("eater", f"printf 'oom_kill 5\\n' >{events}; {end}", autoRestart=False)
+    row = house.reach("eater", "crashed")
+    assert row["lastExit"]["text"].endswith("(out of memory)")
+    assert [alert.cause == "oom-kill" for alert in house.alerts] == [False, True]
+
+
 def test_a_simple_command_is_the_process_itself_and_its_signal_is_reported_truly(house: House) -> None:
     pid = house.add("plain", "sleep 1000", autoRestart=False)["pid"]
     assert os.readlink(f"/proc/{pid}/exe").endswith(("sleep", "coreutils", "busybox"))
