@@ -128,8 +128,9 @@ def test_the_next_agent_after_a_kill_finds_what_fled(housed: Housed) -> None:
 def test_what_an_exit_zero_leaves_behind_stays_in_its_leaf_until_it_is_stopped(housed: Housed) -> None:
     housed.add("app", FUGITIVE)
     wait_until(lambda: housed.row("app")["phase"] == "stopped", "the end of the main process")
+    wait_until(lambda: list(housed.tree("app")) == ["sleep 991"], "only the one that fled is left")
     fugitive = housed.tree("app")["sleep 991"]
-    assert housed.row("app")["note"] == "1 processes left"
+    wait_until(lambda: housed.row("app")["note"] == "1 processes left", "a row that says so")
     housed.call("script:stop", name="app")
     assert not alive(fugitive)
     assert housed.leaves() == []
