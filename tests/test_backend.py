@@ -123,7 +123,7 @@ def test_one_connection_serves_many_calls_and_heartbeats_have_their_own(
 
 
 def test_a_heartbeat_passes_while_a_log_request_hangs(backend: Backend, faulty: FaultyBackend) -> None:
-    faulty.fail("hang-after-reading", path="/agent/logs")
+    faulty.fail("hang-after-reading", path="/agent/logs", stored=True)
     logs = gevent.spawn(post_logs, backend)
     faulty.wait_for(requests=1)
     backend.send_heartbeat(b"{}")

@@ -20,7 +20,8 @@ they were pushed. What `do` may be:
 
     reset-on-accept      the connection is reset before a byte is read
     hang-before-reading  the request head is read, the body is not, for `seconds`; then it goes on as usual
-    hang-after-reading   all is read (and kept if `stored`), the answer comes after `seconds`
+    hang-after-reading   all is read; after `seconds` it is answered if `stored`, else the connection is closed: a
+                         backend never claims to have what it has not
     reset-mid-body       `after_bytes` of the body are read, then the connection is reset
     close-mid-body       the same, but closed in order
     drop-answer          all is read and kept, then the connection is closed without an answer
@@ -204,6 +205,8 @@ class Exchange:
         match fault.do:
             case "hang-after-reading" | "delay":
                 self._script.hold(fault.seconds)
+                if fault.do == "hang-after-reading" and not fault.stored:
+                    raise _Gone
                 return self._answer(status, path)
             case "drop-answer":
                 raise _Gone
