@@ -55,6 +55,8 @@ def run() -> int:
     finally:
         demo.stop()
         shutil.rmtree(root, ignore_errors=True)
+        while signal.sigtimedwait(ENDING, 0) is not None:
+            continue  # an impatient second Ctrl-C has been obeyed already
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return 0
 
