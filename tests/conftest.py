@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 
 from orionagent.paths import Paths  # noqa: E402
 
-pytest_plugins = ("tests.end_to_end.daemon", "tests.faults.fixtures", "tests.scripts.house")
+pytest_plugins = ("tests.end_to_end.daemon", "tests.faults.fixtures", "tests.faults.fdstore", "tests.scripts.house")
 
 
 def child_pids() -> set[int]:

@@ -3,11 +3,12 @@
 Knows nothing of why it runs or what follows its end.
 """
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 import msgspec
@@ -18,8 +19,12 @@ from orionagent.scripts.kernel import P_PIDFD, exit_status_of_stranger, open_pid
 from orionagent.scripts.tree import Stat, find_members, is_alive, read_all, read_children, read_stat
 
 RESCAN_S = 0.02
+SHORTAGE_PAUSE_S = 0.1
 STUCK_AFTER_KILL_S = 2.0
 STRANGER_RETRY_S = (0.0, 0.002, 0.01, 0.05, 0.2, 0.5)
+
+
+Found = TypeVar("Found")
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +151,7 @@ class Process:
         somebody else bears the number, both number and session are a stranger's for good.
         """
         if processes is None:
-            processes = read_all()
+            processes = _patiently(read_all)
         # Read after /proc, so that what was forked during that look is found as well.
         grouped = self._leaf.pids()
         fresh = {pid: stat for pid in grouped if pid not in processes and is_alive(stat := read_stat(pid)) and stat}
@@ -172,10 +177,9 @@ class Process:
         As subreaper we inherit the orphans of our own children: usually a look at our list of children tells,
         where `mains` are the main processes of all scripts. A group that still has members takes signal 0.
         """
-        if self._is_child and not self._leaf.is_populated() and not self._group_lives():
-            strangers = (pid for pid in read_children(os.getpid()) if pid not in mains)
-            if not any(is_alive(read_stat(pid)) for pid in strangers):
-                return False
+        quiet = self._is_child and not self._leaf.is_populated() and not self._group_lives()
+        if quiet and not _patiently(lambda: _has_other_children(mains)):
+            return False
         return bool(self.members())
 
     def _group_lives(self) -> bool:
@@ -194,10 +198,10 @@ class Process:
         pidfds = []
         for stat in self.members():
             try:
-                pidfd = open_pidfd(stat.pid)
+                pidfd = _patiently(lambda pid=stat.pid: open_pidfd(pid))  # type: ignore[misc]
             except ProcessLookupError:
                 continue
-            again = read_stat(stat.pid)
+            again = _patiently(lambda pid=stat.pid: read_stat(pid))  # type: ignore[misc]
             if again is None or again.start_ticks != stat.start_ticks:
                 os.close(pidfd)  # the number was used again between the look and the open
                 continue
@@ -274,6 +278,22 @@ class Process:
         self._watcher.stop()
         self._watcher.close()
         os.close(self.pidfd)
+
+
+def _has_other_children(mains: set[int]) -> bool:
+    strangers = (pid for pid in read_children(os.getpid()) if pid not in mains)
+    return any(is_alive(read_stat(pid)) for pid in strangers)
+
+
+def _patiently(look: Callable[[], Found]) -> Found:
+    """Do what needs a descriptor for a moment; wait while there is none, for nothing can be decided without it."""
+    while True:
+        try:
+            return look()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        gevent.sleep(SHORTAGE_PAUSE_S)
 
 
 def _close_all(descriptors: list[int]) -> None:

@@ -482,7 +482,11 @@ class Supervisor:
         if now - self._usage_at < USAGE_FRESH_S and {r.name for r in alive} == set(self._usage):
             return self._usage
         self._memory_kills.look()
-        processes = read_all() if alive else {}
+        try:
+            processes = read_all() if alive else {}
+        except OSError as error:
+            log.warning("cannot look at the processes: %s", error)
+            return {}
         self._usage = {runner.name: self._measure(runner, processes, now) for runner in alive}
         self._usage_at = now
         return self._usage

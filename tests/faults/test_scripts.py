@@ -1,6 +1,7 @@
 """What an application can do to its supervisor, and the machine to both: nothing is lost, nobody else is harmed."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -152,6 +153,20 @@ def test_an_agent_killed_while_it_ends_a_crashed_tree_has_it_ended_and_restarted
     house.supervisor.start_all(scripts)
     assert house.row("app")["lastExit"] == first
     wait_for(lambda: house.row("app")["restarts"] >= 1, "the restart")
+
+
+def test_a_shortage_of_descriptors_passes_and_the_script_comes_up(house: House) -> None:
+    pid = house.add("app", "sleep 900", backoffBase=100)["pid"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: house.row("app")["pid"] is None, "the end")
+        gevent.sleep(0.5)  # a while in which nothing can be opened
+        assert house.row("app")["pid"] is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_for(lambda: house.row("app")["pid"] not in (None, pid), "a new instance")
 
 
 def test_stop_during_the_start_leaves_nothing_running(house: House) -> None:
