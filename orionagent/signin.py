@@ -81,10 +81,10 @@ def identify(backend: Backend, token: str) -> Person:
     account = Account(backend, token)
     try:
         account.projects()
-    except Refused as error:
-        # A project's own token sees no projects, but may send: the set-up finds out by using it.
-        if not can_send(backend, token):
-            raise Refused(error.message, status=error.status) from None
+    except (Refused, Permanent) as error:
+        # A project's own token sees no projects but may send; some backends have nothing for people at all.
+        if error.status not in (401, 403, 404) or not can_send(backend, token):
+            raise
         return Person(token, account, False)
     return Person(token, account, True)
 

@@ -21,6 +21,7 @@ from orionagent.ipc import client
 from orionagent.paths import Paths
 from orionagent.prompts import Choice, Prompts, Question
 from orionagent.signin import Surroundings, sign_in
+from orionagent.text import duration
 from orionagent.wire import Heartbeat
 
 PROJECT = Question("Which project does this server belong to?", "--project=<name>")
@@ -29,6 +30,7 @@ LABEL = Question("Title of the project, as people read it:", "--yes")
 AGAIN = Question("This server is set up already. What now?", "--token=<token> or --project=<name>")
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 RESERVED = ("new", "permissions", "settings", "validate-email")
+SKEW_WARNING_S = 5.0
 # Not a slug, so no project can have this name.
 CREATE = "+"
 
@@ -74,13 +76,18 @@ def set_up_server(wishes: ServerWishes, prompts: Prompts, paths: Paths, around: 
         else:
             token = person.token
         config = msgspec.structs.replace(config, token=token, project=project)
-        register(config, hostname)
+        skew_s = register(config, hostname)
     finally:
         backend.close()
     os.makedirs(paths.etc, mode=0o755, exist_ok=True)
     save_agent_config(paths, config)
     prompts.say(f"{hostname} now reports to {backend.base}{f', project {project}' if project else ''}.")
     prompts.say(f"Written: {paths.config}")
+    if skew_s is not None and abs(skew_s) >= SKEW_WARNING_S:
+        way = "behind" if skew_s > 0 else "ahead of"
+        prompts.say(
+            f"This machine's clock is {duration(abs(skew_s))} {way} the backend's: sudo timedatectl set-ntp true"
+        )
     prompts.say(next_step(paths))
     return config
 
@@ -164,8 +171,12 @@ def _check_new(text: str, taken: list[str]) -> str | None:
     return check_slug(text) or ("there is a project of this name; choose another" if text in taken else None)
 
 
-def register(config: AgentConfig, hostname: str) -> None:
-    """Send one heartbeat under the new token, so that the server is known. Raises BackendError."""
+def register(config: AgentConfig, hostname: str) -> float | None:
+    """Send one heartbeat under the new token, so that the server is known; return the backend's clock minus ours.
+
+    Raises:
+        BackendError: it was not taken.
+    """
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot_id = file.read().strip()
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -175,6 +186,7 @@ def register(config: AgentConfig, hostname: str) -> None:
         backend.send_heartbeat(msgspec.json.encode(beat))
     finally:
         backend.close()
+    return backend.clock_skew_s
 
 
 def next_step(paths: Paths) -> str:
