@@ -219,7 +219,7 @@ class Campaign:
             received=account.received,
             lost=lost,
             twice=sum(len(stream.twice) for stream in account.streams.values()),
-            late=sum(len(stream.late) for stream in account.streams.values()),
+            late=sum(stream.disordered() for stream in account.streams.values()),
             resent=account.duplicates,
             reported=account.dropped,
             counted=self._daemon.call("status")["buffer"]["droppedTotal"],

@@ -7,7 +7,9 @@ is removed at the next start, as a database would.
 import os
 import re
 import struct
+from array import array
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -81,17 +83,20 @@ def read_records(fd: int, start: int) -> Iterator[bytes]:
 
 
 class Stream:
-    """One stream's line numbers in order of first arrival."""
+    """One stream's line numbers."""
 
     def __init__(self) -> None:
         self._seen = bytearray()
-        self.last = 0
+        self._by_seq: dict[str, array[int]] = {}
         self.received = 0
         self.twice: list[int] = []
-        self.late: list[int] = []
 
-    def take(self, number: int) -> None:
+    def take(self, instance: str, seq: int, number: int) -> None:
         """Note a line that came under a (instance, seq) not seen before."""
+        by_seq = self._by_seq.setdefault(instance, array("I"))
+        if seq >= len(by_seq):
+            by_seq.frombytes(bytes(by_seq.itemsize * (seq + 65536 - len(by_seq))))
+        by_seq[seq] = number
         if number >= len(self._seen):
             self._seen.extend(bytes(max(number + 1 - len(self._seen), 65536)))
         if self._seen[number]:
@@ -99,9 +104,17 @@ class Stream:
             return
         self._seen[number] = 1
         self.received += 1
-        if number < self.last:
-            self.late.append(number)
-        self.last = max(self.last, number)
+
+    def disordered(self) -> int:
+        """Return how many lines do not follow, by seq, what was written before them.
+
+        The moment of arrival says nothing: a request that hung may be read long after its sender was killed.
+        """
+        return sum(
+            later <= earlier
+            for by_seq in self._by_seq.values()
+            for earlier, later in pairwise(number for number in by_seq if number)
+        )
 
     def gaps(self, written: int) -> list[tuple[int, int]]:
         """Return the runs of lines from 1 to `written` that are not there."""
@@ -171,7 +184,7 @@ class Account:
                 if line is None:
                     self.remarks.append(f"not a line that was written: {entry}")
                 else:
-                    self.streams.setdefault(entry.stream, Stream()).take(int(line[1]))
+                    self.streams.setdefault(entry.stream, Stream()).take(arrival.instance, entry.seq, int(line[1]))
             elif entry.metadata and "dropped" in entry.metadata:
                 self.reported.append(entry.metadata)
             else:
