@@ -214,7 +214,8 @@ class Runner:
                 follow_up = self._do(action)
                 if follow_up is not None:
                     pending.append(follow_up)
-        self._around.changed()
+        if self._inbox.empty():  # else the next message, which follows without a switch, has the last word
+            self._around.changed()
         self._settle()
 
     def _do(self, action: lifecycle.Action) -> lifecycle.Event | None:

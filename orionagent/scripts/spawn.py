@@ -3,6 +3,8 @@
 Knows nothing of what happens to the child afterwards.
 """
 
+import _signal
+import contextlib
 import grp
 import os
 import pwd
@@ -30,6 +32,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_UMASK = 0o022
 DEFAULT_NOFILE = 1024
 TRANSIENT = frozenset({11, 12, 23, 24})  # EAGAIN, ENOMEM, ENFILE, EMFILE
+# None: no handler that Python knows of, as for the two numbers that the C library keeps for itself.
+UNCHANGED = (_signal.SIG_DFL, None)
 STAGES = ("set up the process", "change to the folder", "become the user", "execute the program")
 
 
@@ -55,6 +59,7 @@ class SpawnPlan(msgspec.Struct, frozen=True, kw_only=True):
     umask: int
     nice: int
     limits: tuple[tuple[int, int], ...]
+    signals: tuple[int, ...]
 
 
 def split_command(command: str) -> tuple[str, ...]:
@@ -173,7 +178,13 @@ def make_plan(config: ScriptConfig, agent: str) -> SpawnPlan:
         umask=int(config.umask, 8) if config.umask is not None else DEFAULT_UMASK,
         nice=config.nice or 0,
         limits=tuple(limits),
+        signals=_find_changed_signals(),
     )
+
+
+def _find_changed_signals() -> tuple[int, ...]:
+    """Return the signals that this process ignores or handles: a program starts with the default of each."""
+    return tuple(number for number in range(1, signal.NSIG) if _signal.getsignal(number) not in UNCHANGED)
 
 
 def spawn(
@@ -186,8 +197,8 @@ def spawn(
 ) -> int:
     """Fork, let `record(pid)` write the child down, then let the child execute the program; return its pid.
 
-    Blocks for the few milliseconds until the exec has happened or failed. Until `record` returns, the child
-    waits; when this process dies meanwhile, the child sees the gate close and ends: no unrecorded instance.
+    Blocks for the few milliseconds until the exec has happened or failed. The child gets ready while `record` runs
+    and then waits; when this process dies meanwhile, it sees the gate close and ends: no unrecorded instance.
     `cgroup_entry` is an open cgroup.procs that the child goes through while it is still the agent's user.
 
     Raises:
@@ -217,7 +228,8 @@ def spawn(
     os.close(report_write)
     try:
         record(pid)
-        os.write(gate_write, b"!")
+        with contextlib.suppress(BrokenPipeError):  # it could not get ready: its report says why
+            os.write(gate_write, b"!")
     finally:
         os.close(gate_write)
         report = os.read(report_read, 8)
@@ -261,19 +273,16 @@ def _become(plan: SpawnPlan, stdout: int, stderr: int, gate: int, report: int, c
     try:
         os.setsid()
         if cgroup_entry is not None:
-            _enter_cgroup(cgroup_entry)  # may take a grace period of the kernel: meanwhile the parent writes
-        if os.read(gate, 1) != b"!":
-            os._exit(0)  # the agent died before it could write this child down
+            _enter_cgroup(cgroup_entry)  # may take a grace period of the kernel
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != report:
+            if int(name) > 2 and int(name) not in (gate, report):
                 _close_if_open(int(name))
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                signal.signal(number, signal.SIG_DFL)
+        for number in plan.signals:
+            _signal.signal(number, _signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for limit, wanted in plan.limits:
             value = wanted
@@ -294,6 +303,8 @@ def _become(plan: SpawnPlan, stdout: int, stderr: int, gate: int, report: int, c
             os.setuid(identity.uid)
         stage = 1
         os.chdir(plan.cwd)
+        if os.read(gate, 1) != b"!":
+            os._exit(0)  # the agent died before it could write this child down
         stage = 3
         os.execve(plan.program, plan.argv, dict(plan.environment))
     except OSError as error:
