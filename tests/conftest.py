@@ -6,6 +6,7 @@ monkey.patch_all(os=False, signal=False, subprocess=False)
 
 import os  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -16,6 +17,11 @@ import pytest  # noqa: E402
 from orionagent.paths import Paths  # noqa: E402
 
 pytest_plugins = ("tests.end_to_end.daemon", "tests.faults.fixtures", "tests.faults.fdstore", "tests.scripts.house")
+
+# A suite that was started in the background has these ignored, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(_number, signal.SIG_DFL)
 
 
 def child_pids() -> set[int]:
