@@ -16,7 +16,7 @@ from gevent.event import Event
 
 from orionagent.scripts.cgroup import Leaf
 from orionagent.scripts.kernel import P_PIDFD, exit_status_of_stranger, open_pidfd, send_signal
-from orionagent.scripts.tree import Stat, find_members, is_alive, read_all, read_children, read_stat
+from orionagent.scripts.tree import Census, Stat, is_alive, read_children, read_stat
 
 RESCAN_S = 0.02
 SHORTAGE_PAUSE_S = 0.1
@@ -144,32 +144,23 @@ class Process:
             return from_wait_status(status)
         return Exit() if self._attempts >= len(STRANGER_RETRY_S) - 1 else None
 
-    def members(self, processes: dict[int, Stat] | None = None) -> list[Stat]:
-        """Return the living processes of this run's tree; reads all of /proc unless given.
+    def members(self, census: Census | None = None) -> list[Stat]:
+        """Return the living processes of this run's tree; looks at all of /proc unless that was done just now.
 
         A number is not used again while it names a session. So once nothing of ours is left in the session, or
         somebody else bears the number, both number and session are a stranger's for good.
         """
-        if processes is None:
-            processes = _patiently(read_all)
+        if census is None:
+            census = _patiently(lambda: Census.take(self._agent))
         # Read after /proc, so that what was forked during that look is found as well.
         grouped = self._leaf.pids()
-        fresh = {pid: stat for pid in grouped if pid not in processes and is_alive(stat := read_stat(pid)) and stat}
-        if fresh:
-            processes = {**processes, **fresh}
-        leader = processes.get(self.pid)
+        census = census.with_also(grouped)
+        leader = census.processes.get(self.pid)
         if leader is not None and leader.start_ticks != self.start_ticks:
             self._session_over = True
-        if self.exit is not None and not any(stat.session == self.pid for stat in processes.values()):
+        if self.exit is not None and self.pid not in census.sessions:
             self._session_over = True
-        return find_members(
-            processes,
-            main_pid=None if self._session_over else self.pid,
-            name=self.script,
-            agent=self._agent,
-            agent_pid=os.getpid(),
-            grouped=grouped,
-        )
+        return census.members(self.script, main_pid=None if self._session_over else self.pid, grouped=grouped)
 
     def has_survivors(self, mains: set[int]) -> bool:
         """Tell whether the tree outlives its main process, cheaply where the kernel helps.

@@ -36,9 +36,8 @@ from orionagent.scripts.redact import Redactor
 from orionagent.scripts.runner import STREAMS, Runner, Surroundings
 from orionagent.scripts.tree import (
     CLOCK_TICKS,
-    Stat,
+    Census,
     count_descriptors,
-    read_all,
     read_boot_id,
     read_command,
     total_rss_bytes,
@@ -483,17 +482,17 @@ class Supervisor:
             return self._usage
         self._memory_kills.look()
         try:
-            processes = read_all() if alive else {}
+            census = Census.take(self._paths.socket) if alive else None
         except OSError as error:
             log.warning("cannot look at the processes: %s", error)
             return {}
-        self._usage = {runner.name: self._measure(runner, processes, now) for runner in alive}
+        self._usage = {runner.name: self._measure(runner, census, now) for runner in alive if census is not None}
         self._usage_at = now
         return self._usage
 
-    def _measure(self, runner: Runner, processes: dict[int, Stat], now: float) -> Usage:
+    def _measure(self, runner: Runner, census: Census, now: float) -> Usage:
         assert runner.process is not None
-        members = runner.process.members(processes)
+        members = runner.process.members(census)
         ticks = sum(stat.cpu_ticks for stat in members)
         before = self._cpu_before.get(runner.name)
         self._cpu_before[runner.name] = (now, ticks)
@@ -514,12 +513,12 @@ class Supervisor:
     def _check_memory(self) -> None:
         while any(r.config.maxMemoryMb for r in self._runners.values()):
             gevent.sleep(MEMORY_CHECK_S)
-            processes = read_all()
+            census = Census.take(self._paths.socket)
             for runner in list(self._runners.values()):
                 limit_mb = runner.config.maxMemoryMb
                 if limit_mb is None or runner.process is None or runner.life.phase is not Phase.RUNNING:
                     continue
-                used_mb = total_rss_bytes(runner.process.members(processes)) / MIB
+                used_mb = total_rss_bytes(runner.process.members(census)) / MIB
                 if used_mb > limit_mb:
                     log.warning("%s uses %.0f MiB, its limit is %d: ending it", runner.name, used_mb, limit_mb)
                     runner.end_over_memory()

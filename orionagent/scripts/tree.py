@@ -1,12 +1,16 @@
 """Owns finding a script's processes in /proc: descendants, its session, and those that fled both.
 
-Knows nothing of why they are looked for. Every function reads /proc once and never blocks.
+Knows nothing of why they are looked for. Nothing here blocks.
 """
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TypeVar
 
 import msgspec
+
+Key = TypeVar("Key", int, str)
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -57,17 +61,6 @@ def read_boot_id() -> str:
         return file.read().strip()
 
 
-def read_all() -> dict[int, Stat]:
-    """Return the figures of every process of the machine, zombies left out."""
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            stat = read_stat(int(name))
-            if stat is not None and is_alive(stat):
-                found[stat.pid] = stat
-    return found
-
-
 def read_children(pid: int) -> list[int]:
     """Return the pids of a process's children as the kernel lists them, zombies included."""
     children: list[int] = []
@@ -113,45 +106,81 @@ def count_descriptors(pid: int) -> int | None:
         return None
 
 
-def belongs_by_name(pid: int, name: str, agent: str) -> bool:
-    """Tell whether a process was started (at whatever remove) as part of this agent's script `name`."""
-    environment = read_environment(pid)
-    return environment.get(NAME_VARIABLE) == name and environment.get(AGENT_VARIABLE) == agent
+class Census:
+    """One look at all processes of the machine, zombies left out; what several scripts ask of it is worked out once.
 
-
-def find_members(
-    processes: dict[int, Stat],
-    *,
-    main_pid: int | None,
-    name: str,
-    agent: str,
-    agent_pid: int,
-    grouped: Collection[int] = (),
-) -> list[Stat]:
-    """Return a script's living processes among `processes`, parents before children.
-
-    Members are the main process, whatever is in its session, the pids `grouped` in its cgroup, orphans whose
-    environment names the script, and all descendants of those.
+    `agent` is the socket by which an agent marks its scripts' environments.
     """
-    children: dict[int, list[int]] = {}
-    for stat in processes.values():
-        children.setdefault(stat.ppid, []).append(stat.pid)
-    roots = [stat.pid for stat in processes.values() if main_pid is not None and main_pid in (stat.pid, stat.session)]
-    roots += [pid for pid in grouped if pid in processes]
-    seen = set(roots)
-    # An orphan's parent is init, a subreaper above us or we ourselves: not a process of ours otherwise known.
-    strangers = (s for s in processes.values() if s.ppid in (1, agent_pid) and s.pid not in seen)
-    roots += [stat.pid for stat in strangers if belongs_by_name(stat.pid, name, agent)]
-    order: list[int] = []
-    seen = set()
-    stack = roots[::-1]
-    while stack:
-        pid = stack.pop()
-        if pid not in seen:
-            seen.add(pid)
-            order.append(pid)
-            stack.extend(children.get(pid, ()))
-    return [processes[pid] for pid in order]
+
+    def __init__(self, processes: Mapping[int, Stat], agent: str) -> None:
+        self.processes = processes
+        self._agent = agent
+
+    @classmethod
+    def take(cls, agent: str) -> "Census":
+        """Look at all of /proc now.
+
+        Raises:
+            OSError: there is no descriptor left to look with.
+        """
+        stats = (read_stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
+        return cls({stat.pid: stat for stat in stats if stat is not None and is_alive(stat)}, agent)
+
+    def with_also(self, pids: Iterable[int]) -> "Census":
+        """Return a census that has these processes as well, as far as they live."""
+        fresh = [stat for pid in pids if pid not in self.processes and (stat := read_stat(pid)) is not None]
+        if not fresh:
+            return self
+        return Census({**self.processes, **{stat.pid: stat for stat in fresh if is_alive(stat)}}, self._agent)
+
+    @cached_property
+    def sessions(self) -> Mapping[int, Sequence[int]]:
+        """The members of each session, by its number."""
+        return _group((stat.session, stat.pid) for stat in self.processes.values())
+
+    @cached_property
+    def children(self) -> Mapping[int, Sequence[int]]:
+        """The children of each process."""
+        return _group((stat.ppid, stat.pid) for stat in self.processes.values())
+
+    @cached_property
+    def orphans(self) -> Mapping[str, Sequence[int]]:
+        """The orphans of each script, by the name in their environment.
+
+        An orphan's parent is init, a subreaper above us or we ourselves: not a process of ours otherwise known.
+        """
+        found = []
+        for pid in {pid for parent in (1, os.getpid()) for pid in self.children.get(parent, ())}:
+            environment = read_environment(pid)
+            if environment.get(AGENT_VARIABLE) == self._agent:
+                found.append((environment.get(NAME_VARIABLE, ""), pid))
+        return _group(found)
+
+    def members(self, script: str, *, main_pid: int | None, grouped: Iterable[int] = ()) -> list[Stat]:
+        """Return a script's living processes, parents before children.
+
+        Members are the main process, whatever is in its session, the pids `grouped` in its cgroup, orphans whose
+        environment names the script, and all descendants of those.
+        """
+        roots = [*grouped, *self.orphans.get(script, ())]
+        if main_pid is not None:
+            roots = [main_pid, *self.sessions.get(main_pid, ()), *roots]
+        found: dict[int, Stat] = {}
+        stack = roots[::-1]
+        while stack:
+            pid = stack.pop()
+            stat = self.processes.get(pid)
+            if stat is not None and pid not in found:
+                found[pid] = stat
+                stack.extend(self.children.get(pid, ()))
+        return list(found.values())
+
+
+def _group(pairs: Iterable[tuple[Key, int]]) -> dict[Key, list[int]]:
+    groups: dict[Key, list[int]] = {}
+    for key, pid in pairs:
+        groups.setdefault(key, []).append(pid)
+    return groups
 
 
 def total_rss_bytes(members: Iterable[Stat]) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from orionagent.paths import Paths
 from orionagent.scripts.kernel import become_subreaper
-from orionagent.scripts.tree import read_all, read_environment
+from orionagent.scripts.tree import Census, read_environment
 from tests.end_to_end.daemon import REPOSITORY, Daemon, wait_until
 from tests.faults.fdstore import StoredDaemon
 from tests.faults.fixtures import FaultyBackend
@@ -56,7 +56,7 @@ spawn(config, make_plan(config, "agent"), 1, 2, die)
 def members(name: str, paths: Paths) -> list[int]:
     """Return the living processes of a script of the daemon below this root."""
     found = []
-    for stat in read_all().values():
+    for stat in Census.take("").processes.values():
         environment = read_environment(stat.pid)
         if environment.get("ORION_SCRIPT") == name and environment.get("ORION_SOCKET") == paths.socket:
             found.append(stat.pid)

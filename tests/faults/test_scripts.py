@@ -15,7 +15,7 @@ import pytest
 
 from orionagent.config import load_scripts, parse_script, save_scripts
 from orionagent.scripts.handover import STATE_VERSION, ScriptRecord, StateRecord, read_definition, save_state
-from orionagent.scripts.tree import read_all, read_boot_id, read_stat
+from orionagent.scripts.tree import Census, read_boot_id, read_stat
 from tests.scripts.house import House, alive, wait_for
 
 PYTHON = f"{sys.executable} -S -c"
@@ -219,7 +219,8 @@ def test_the_application_killed_behind_its_shell_is_named_by_its_signal(house: H
     house.add("behind", "sleep 900; exit $?", autoRestart=False)
     row = house.row("behind")
     inner = wait_for(
-        lambda: [s.pid for s in read_all().values() if s.ppid == row["pid"]], "the application behind the shell"
+        lambda: [s.pid for s in Census.take("").processes.values() if s.ppid == row["pid"]],
+        "the application behind the shell",
     )[0]
     os.kill(inner, signal.SIGKILL)
     assert house.reach("behind", "crashed")["lastExit"]["text"] in ("exited with 137", "killed by SIGKILL")
