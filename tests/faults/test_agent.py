@@ -176,7 +176,7 @@ def test_after_and_the_full_view_of_a_script(daemon: Daemon) -> None:
     )
     daemon.start()
     wait_until(lambda: daemon.row("web")["phase"] == "running", "both run")
-    db, web = daemon.call("script:show", name="db"), daemon.call("script:show", name="web")
+    web, db = daemon.call("script:show", name="web"), daemon.call("script:show", name="db")  # in this order: both age
     assert db["uptimeSeconds"] >= web["uptimeSeconds"]
     wait_until(lambda: len(daemon.call("script:show", name="web")["tree"]) == 3, "shell and both children")
     web = daemon.call("script:show", name="web")
