@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from werkzeug.wrappers import Response
 
-from orionagent.console.accounts import Device
 from orionagent.console.http import Call, answer
 from orionagent.console.logbook import NewEntry, Stored
 from orionagent.console.news import Services
 from orionagent.console.store import iso
+from orionagent.console.tokens import Device
 from orionagent.console.webhook import notify
 from orionagent.errors import BadRequest, NotPermitted, OrionError
 from orionagent.wire import Alert, Heartbeat

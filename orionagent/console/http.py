@@ -12,7 +12,8 @@ import msgspec
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
-from orionagent.console.accounts import Accounts, Device, User
+from orionagent.console.accounts import User
+from orionagent.console.tokens import Device, Tokens
 from orionagent.errors import BadRequest, OrionError
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -56,7 +57,7 @@ class Unauthorized(OrionError):
 class Call:
     """One request on its way through a route: body, query, and who is calling."""
 
-    def __init__(self, request: Request, accounts: Accounts, access: Access) -> None:
+    def __init__(self, request: Request, tokens: Tokens, access: Access) -> None:
         self.request = request
         self.query = request.args
         self._user: User | None = None
@@ -68,9 +69,9 @@ class Call:
         if kind.lower() != "bearer" or not token:
             raise Unauthorized("cannot answer without a token; send the header Authorization: Bearer <token>")
         if access is Access.USER:
-            self._user = accounts.user_of(token)
+            self._user = tokens.user_of(token)
         else:
-            self._device = accounts.device_of(token)
+            self._device = tokens.device_of(token)
         if self._user is None and self._device is None:
             raise Unauthorized("cannot accept this token: it is unknown or expired; sign in or make a new one")
 

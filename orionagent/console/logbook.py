@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from orionagent.console.reader import Reader
 from orionagent.console.store import Store, iso
 from orionagent.wire import LEVELS
 
@@ -78,8 +79,9 @@ def to_milliseconds(text: str | None, now_s: float) -> int:
 class Logbook:
     """The entries of all projects. Sole writer of logs, log_counts, instances and tags."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, reader: Reader) -> None:
         self._store = store
+        self._reader = reader
 
     def add(
         self,
@@ -166,18 +168,9 @@ class Logbook:
         """Return the newest `limit` entries that match, oldest first, in the clients' `Log` shape.
 
         Levels, sources and servers match any of those given, tags likewise; `text` is found in message,
-        metadata and tags without regard to case.
+        metadata and tags without regard to case. It may look at every entry: blocks the calling greenlet only.
         """
-        clauses, values = _conditions(wanted)
-        rows: list[sqlite3.Row] = []
-        for source_id in wanted.source_ids:
-            # Source by source, each along its (source, time) index: the newest of all are among these.
-            rows += self._store.all(
-                f"{_SELECT} WHERE source_id = ?{clauses} ORDER BY at DESC, logs.id DESC LIMIT ?",
-                *(source_id, *values, wanted.limit),
-            )
-        rows.sort(key=lambda row: (row["at"], row["id"]))
-        return [log_shape(row) for row in rows[-wanted.limit :]] if wanted.limit else []
+        return self._reader.ask(lambda connection: _search(connection, wanted))
 
     def tags(self, project_id: int) -> list[str]:
         """Return every tag in use, sorted."""
@@ -204,6 +197,19 @@ class Logbook:
             )
             for source_id in source_ids
         )
+
+
+def _search(connection: sqlite3.Connection, wanted: Filter) -> list[dict[str, Any]]:
+    clauses, values = _conditions(wanted)
+    rows: list[sqlite3.Row] = []
+    for source_id in wanted.source_ids:
+        # Source by source, each along its (source, time) index: the newest of all are among these.
+        rows += connection.execute(
+            f"{_SELECT} WHERE source_id = ?{clauses} ORDER BY at DESC, logs.id DESC LIMIT ?",
+            (source_id, *values, wanted.limit),
+        )
+    rows.sort(key=lambda row: (row["at"], row["id"]))
+    return [log_shape(row) for row in rows[-wanted.limit :]] if wanted.limit else []
 
 
 def _conditions(wanted: Filter) -> tuple[str, list[Any]]:

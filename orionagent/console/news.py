@@ -14,8 +14,10 @@ from orionagent.console.commands import Commands
 from orionagent.console.fleet import Fleet
 from orionagent.console.live import Channel
 from orionagent.console.logbook import Logbook, Stored
+from orionagent.console.reader import Reader
 from orionagent.console.secret import Attempts
 from orionagent.console.store import Store, iso
+from orionagent.console.tokens import Tokens
 from orionagent.wire import Heartbeat
 
 STATS_EVERY_S = 5.0
@@ -26,9 +28,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     store: Store
     accounts: Accounts
+    tokens: Tokens
     fleet: Fleet
     commands: Commands
     logbook: Logbook
+    reader: Reader
     alarms: Alarms
     channel: Channel
     attempts: Attempts

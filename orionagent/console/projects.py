@@ -10,6 +10,7 @@ from orionagent.console.accounts import MEMBER_PERMISSIONS, PERMISSIONS, Project
 from orionagent.console.http import Call, answer
 from orionagent.console.news import Services
 from orionagent.console.store import iso
+from orionagent.console.tokens import DEVICE_PERMISSIONS
 from orionagent.errors import BadRequest, NotFound, NotPermitted
 
 
@@ -66,7 +67,8 @@ def add_project(to: Services, call: Call) -> Response:
     """Create a project; its token is shown in this answer only."""
     wanted = call.json(NewProject)
     with to.store.transaction():
-        project, token = to.accounts.add_project(call.user, wanted.name, wanted.label.strip())
+        project = to.accounts.add_project(call.user, wanted.name, wanted.label.strip())
+        token = to.tokens.add_api_token(project.id, "project", DEVICE_PERMISSIONS, None).token
         for email in wanted.memberEmails:
             to.accounts.add_member(project.id, email)
     return answer({"id": project.id, "name": project.name, "label": project.label, "token": token}, 201)
@@ -132,7 +134,7 @@ def add_token(to: Services, call: Call, project: str) -> Response:
         source_id = to.fleet.find_source(found.id, wanted.source)
         if source_id is None:
             raise NotFound(f"cannot create the token: no source {wanted.source!r}; create it first")
-    made = to.accounts.add_api_token(found.id, wanted.name.strip(), wanted.permissions, source_id)
+    made = to.tokens.add_api_token(found.id, wanted.name.strip(), wanted.permissions, source_id)
     return answer(
         {
             "id": made.id,
@@ -230,7 +232,7 @@ def list_tokens(to: Services, call: Call, project: str) -> Response:
                     "last_used_at": iso(row["last_used_at"]),
                     "created_at": iso(row["created_at"]),
                 }
-                for row in to.accounts.api_tokens(found.id)
+                for row in to.tokens.api_tokens(found.id)
             ],
         }
     )
@@ -240,7 +242,7 @@ def revoke_token(to: Services, call: Call, project: str, number: int) -> Respons
     """Make a token useless from now on."""
     found = to.accounts.project(call.user, project)
     require(found, "tokens:manage")
-    to.accounts.revoke_api_token(found.id, number)
+    to.tokens.revoke_api_token(found.id, number)
     return answer(status=204)
 
 

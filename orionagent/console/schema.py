@@ -136,6 +136,15 @@ def open_database(path: str) -> sqlite3.Connection:
     return connection
 
 
+def open_for_reading(path: str) -> sqlite3.Connection:
+    """Open a database that `open_database` holds open; it may be used in any thread, by one at a time."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA cache_size = -16384")
+    return connection
+
+
 def _create_or_check(connection: sqlite3.Connection, path: str) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found == VERSION:

@@ -25,8 +25,10 @@ from orionagent.console.fleet import Fleet
 from orionagent.console.live import Channel
 from orionagent.console.logbook import Logbook
 from orionagent.console.news import News, Services
+from orionagent.console.reader import Reader
 from orionagent.console.secret import Attempts
 from orionagent.console.store import PRUNE_STEP, Store
+from orionagent.console.tokens import Tokens
 from orionagent.console.web import Console
 from orionagent.errors import OrionError
 
@@ -58,19 +60,23 @@ def serve(listen: str = DEFAULT_LISTEN, data_dir: str = ".orion-console", dashbo
     try:
         with_sockets(services, host, port, token)
     finally:
+        services.reader.close()
         services.store.close()
 
 
 def build(data_dir: str, token: str, dashboard: str | None) -> Services:
     """Open the store of this folder and put the parts over it together."""
     store = Store(os.path.join(data_dir, "console.db"))
-    accounts, fleet, channel = Accounts(store, token), Fleet(store), Channel(store.now)
+    accounts, fleet, channel = Accounts(store), Fleet(store), Channel(store.now)
+    reader = Reader(store.path)
     return Services(
         store=store,
         accounts=accounts,
+        tokens=Tokens(store, accounts, token),
         fleet=fleet,
         commands=Commands(store),
-        logbook=Logbook(store),
+        logbook=Logbook(store, reader),
+        reader=reader,
         alarms=Alarms(store),
         channel=channel,
         attempts=Attempts(),

@@ -91,7 +91,7 @@ def register(to: Services, call: Call) -> Response:
         last_name=form.lastName.strip(),
         password=password,
     )
-    return answer({"accessToken": to.accounts.issue_user_token(user, "session"), "user": user_shape(user)}, 201)
+    return answer({"accessToken": to.tokens.issue_user_token(user, "session"), "user": user_shape(user)}, 201)
 
 
 def login(to: Services, call: Call) -> Response:
@@ -106,7 +106,7 @@ def login(to: Services, call: Call) -> Response:
         to.attempts.note_failure(email, to.store.now())
         raise Unauthorized("cannot sign in: e-mail address or password is wrong")
     user, _ = found
-    return answer({"accessToken": to.accounts.issue_user_token(user, "session"), "user": user_shape(user)})
+    return answer({"accessToken": to.tokens.issue_user_token(user, "session"), "user": user_shape(user)})
 
 
 def show_me(_to: Services, call: Call) -> Response:
@@ -121,12 +121,12 @@ def begin_cli_login(to: Services, call: Call) -> Response:
     if not 0 < port < 65536:
         raise BadRequest(f"cannot begin: {port} is no port")
     state = str(uuid.uuid4())
-    to.accounts.begin_cli_login(state, port)
+    to.tokens.begin_cli_login(state, port)
     origin = to.dashboard or call.request.host_url.rstrip("/")
     return answer({"state": state, "loginUrl": f"{origin}/auth/cli?state={state}"})
 
 
 def confirm_cli_login(to: Services, call: Call) -> Response:
     """Hand a signed-in person's token to the waiting command line; each state works once."""
-    port, token = to.accounts.confirm_cli_login(call.user, call.json(CliConfirm).state)
+    port, token = to.tokens.confirm_cli_login(call.user, call.json(CliConfirm).state)
     return answer({"callbackPort": port, "token": token})

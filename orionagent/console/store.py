@@ -1,6 +1,6 @@
 """Owns the database connection: transactions, the clock, short queries, bounded retention.
 
-Knows nothing of HTTP; what the rows mean is said by `accounts`, `fleet`, `logbook` and `alarms`.
+Knows nothing of HTTP; what the rows mean is said by `accounts`, `tokens`, `fleet`, `logbook` and `alarms`.
 """
 
 import sqlite3
@@ -38,7 +38,7 @@ def iso(seconds: float | None) -> str | None:
 
 
 class Store:
-    """One connection for everything: SQLite has one writer anyway, and each statement here is short.
+    """One connection for everything but searches: SQLite has one writer anyway, and each statement here is short.
 
     Calls block the hub while SQLite works (a 5,000-entry insert some tens of milliseconds). Code inside
     `transaction` must not switch greenlets: the connection is shared.

@@ -210,7 +210,7 @@ class Console:
         if not request.path.startswith("/api/"):
             raise NotFound(f"there is nothing at {request.path}")
         route, arguments = self._map.bind_to_environ(request.environ).match()
-        call = Call(request, self._services.accounts, route.access)
+        call = Call(request, self._services.tokens, route.access)
         response: Response = route.handler(self._services, call, **arguments)
         return response
 

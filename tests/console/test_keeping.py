@@ -1,21 +1,28 @@
 """What is kept and for how long; when silence means offline; when nobody answers a command. With a set clock."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
+from gevent import monkey
 
 from orionagent.console.accounts import Accounts
 from orionagent.console.alarms import Alarms, Rule
 from orionagent.console.commands import Commands
 from orionagent.console.fleet import Fleet
 from orionagent.console.logbook import Filter, Logbook, NewEntry
+from orionagent.console.reader import Reader
 from orionagent.console.schema import open_database
 from orionagent.console.store import PRUNE_STEP, Retention, Store
+from orionagent.console.tokens import Tokens
 from orionagent.errors import OrionError
 from orionagent.wire import Alert, Cpu, Heartbeat, ScriptReport
 
 NOON = 1_700_000_000.0
+Signal = monkey.get_original("threading", "Event")
+"""Between real threads: gevent's own belongs to one of them."""
 
 
 class Clock:
@@ -34,13 +41,19 @@ class Parts:
     def __init__(self, folder: Path, **keep: float) -> None:
         self.clock = Clock()
         self.store = Store(str(folder / "db"), clock=self.clock, retention=Retention(**keep))  # type: ignore[arg-type]
-        self.accounts = Accounts(self.store, "token")
+        self.accounts = Accounts(self.store)
+        self.tokens = Tokens(self.store, self.accounts, "token")
         self.project = self.accounts.home_project_id
         self.fleet = Fleet(self.store)
         self.commands = Commands(self.store)
-        self.logbook = Logbook(self.store)
+        self.reader = Reader(self.store.path)
+        self.logbook = Logbook(self.store, self.reader)
         self.alarms = Alarms(self.store)
         self.source = self.fleet.source_for(self.project, "api")
+
+    def close(self) -> None:
+        self.reader.close()
+        self.store.close()
 
     def log(self, count: int, *, level: str = "info", timestamp: str | None = None) -> None:
         entries = [NewEntry(level=level, message=str(number), timestamp=timestamp) for number in range(count)]
@@ -72,7 +85,7 @@ class Parts:
 def parts(root: Path) -> Iterator[Parts]:
     made = Parts(root)
     yield made
-    made.store.close()
+    made.close()
 
 
 def test_the_oldest_entries_beyond_the_count_go(root: Path) -> None:
@@ -81,7 +94,7 @@ def test_the_oldest_entries_beyond_the_count_go(root: Path) -> None:
     assert parts.store.prune() == 150
     assert parts.messages() == [str(number) for number in range(150, 250)]
     assert parts.store.prune() == 0
-    parts.store.close()
+    parts.close()
 
 
 def test_a_large_surplus_goes_in_steps(root: Path) -> None:
@@ -89,7 +102,7 @@ def test_a_large_surplus_goes_in_steps(root: Path) -> None:
     parts.log(PRUNE_STEP + 5_010)
     assert [parts.store.prune() for _ in range(3)] == [PRUNE_STEP, 5_000, 0]
     assert len(parts.messages()) == 10
-    parts.store.close()
+    parts.close()
 
 
 def test_entries_that_are_too_old_go_and_their_counts_stay_for_the_charts(root: Path) -> None:
@@ -100,7 +113,7 @@ def test_entries_that_are_too_old_go_and_their_counts_stay_for_the_charts(root: 
     assert parts.store.prune() == 5
     assert len(parts.messages()) == 2
     assert sum(parts.logbook.counts([parts.source], NOON - 3600).values()) == 7
-    parts.store.close()
+    parts.close()
 
 
 def test_samples_are_kept_for_a_day(parts: Parts) -> None:
@@ -201,21 +214,21 @@ def test_old_entries_that_arrive_late_do_not_fire_a_rule(parts: Parts) -> None:
 
 
 def test_tokens_and_sign_in_requests_expire(parts: Parts) -> None:
-    token = parts.accounts.issue_user_token(parts.accounts.operator, "session")
-    parts.accounts.begin_cli_login("state", 7777)
-    assert parts.accounts.user_of(token) is not None
+    token = parts.tokens.issue_user_token(parts.accounts.operator, "session")
+    parts.tokens.begin_cli_login("state", 7777)
+    assert parts.tokens.user_of(token) is not None
     parts.clock.now += 601
     with pytest.raises(OrionError, match="expired"):
-        parts.accounts.confirm_cli_login(parts.accounts.operator, "state")
+        parts.tokens.confirm_cli_login(parts.accounts.operator, "state")
     parts.clock.now += 31 * 86400
-    assert parts.accounts.user_of(token) is None
-    assert parts.accounts.user_of("token") is not None  # the console's own
+    assert parts.tokens.user_of(token) is None
+    assert parts.tokens.user_of("token") is not None  # the console's own
 
 
 def test_no_secret_is_kept_in_clear(parts: Parts, root: Path) -> None:
-    session = parts.accounts.issue_user_token(parts.accounts.operator, "session")
-    device = parts.accounts.add_api_token(parts.project, "t", (), None).token
-    parts.store.close()
+    session = parts.tokens.issue_user_token(parts.accounts.operator, "session")
+    device = parts.tokens.add_api_token(parts.project, "t", (), None).token
+    parts.close()
     kept = (root / "db").read_bytes()
     for secret in (session, device, "token\n"):
         assert secret.encode() not in kept
@@ -234,6 +247,39 @@ def test_a_timestamp_that_cannot_be_read_does_not_lose_the_entry(parts: Parts) -
     parts.log(1, timestamp="yesterday, I think")
     (entry,) = parts.logbook.search(Filter(source_ids=[parts.source]))
     assert entry["timestamp"].startswith("2023-11-14T")
+
+
+def test_a_search_waits_for_its_turn_while_entries_are_taken(root: Path) -> None:
+    parts = Parts(root)
+    busy, going = Signal(), Signal()
+    one_thread = Reader(parts.store.path, threads=1)
+    logbook = Logbook(parts.store, one_thread)
+    parts.log(3)
+
+    def occupy(_connection: sqlite3.Connection) -> None:
+        busy.set()
+        assert going.wait(30)
+
+    first = gevent.spawn(one_thread.ask, occupy)
+    search = gevent.spawn(logbook.search, Filter(source_ids=[parts.source], text="4"))
+    while not busy.is_set():
+        gevent.sleep(0.001)
+    parts.log(5)  # the loop is free, and so is the writer
+    assert not search.ready()
+    going.set()
+    assert [entry["message"] for entry in search.get(timeout=30)] == ["4"]
+    first.get(timeout=30)
+    one_thread.close()
+    parts.close()
+
+
+def test_a_question_that_fails_tells_its_asker_and_the_next_one_is_answered(parts: Parts) -> None:
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            parts.reader.ask(lambda connection: connection.execute("SELECT * FROM nowhere"))
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        parts.reader.ask(lambda connection: connection.execute("DELETE FROM logs"))
+    assert parts.messages() == []
 
 
 def test_a_database_that_cannot_be_used_is_named(root: Path) -> None:
