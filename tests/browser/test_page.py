@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -149,10 +149,111 @@ def test_the_page_comes_back_by_itself_after_the_console_was_away(root: Path) ->
             page.wait_for_text("live", "#link")
             port = urlsplit(console.url).port
         page.wait_for_text("reconnecting", "#link")
+        page.wait_for_text("The console has not answered since", "#lost")
         with ConsoleProcess(root, port=port or 0) as console:
             console.post("/api/v1/agent/log", {"level": "info", "message": "meanwhile"})
             page.wait_for_text("live", "#link")
             page.wait_for_text("meanwhile", ".log")
+            assert page.evaluate("document.querySelector('#lost').hidden")
+
+
+def test_many_servers_are_rows_with_the_troubled_ones_first_and_a_filter(console: ConsoleProcess, page: Page) -> None:
+    well = [{"name": "api", "source": "api", "state": "running"}]
+    for number in range(1, 12):
+        console.post("/api/v1/agent/heartbeat", heartbeat(hostname=f"web-{number}", scripts=well))
+    console.post("/api/v1/agent/heartbeat", heartbeat(hostname="zz-broken"))
+    console.post("/api/v1/agent/heartbeat", heartbeat(hostname="zz-gone", scripts=well, stopping=True))
+    page.open(f"{console.url}/#token={console.token}")
+    rows = "[...document.querySelectorAll('.fleet tbody tr')].map((row) => row.dataset.server)"
+    page.wait_until(f"{rows}.length === 13")
+    assert page.evaluate(rows)[:4] == ["zz-gone", "zz-broken", "web-1", "web-2"]
+    page.wait_for_text("1 offline", ".tiles")
+    page.wait_for_text("1 crashed", ".tiles")
+    page.type(".panel input[type=search]", "WORKER")
+    page.wait_until(f"{rows}.join() === 'zz-broken'")
+
+
+def test_a_heartbeat_takes_neither_focus_nor_selection_away(console: ConsoleProcess, page: Page) -> None:
+    console.post("/api/v1/agent/heartbeat", heartbeat())
+    page.open(f"{console.url}/#token={console.token}/server/web-1")
+    page.wait_for_text("live", "#link")
+    page.wait_for_text("4711", "[data-script=api]")
+    page.evaluate("document.querySelector(\"[data-action='restart:api']\").focus()")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('[data-script=api] strong'))")
+    scripts = [{"name": "api", "source": "api", "state": "running", "pid": 4712, "restarts": 3}]
+    console.post("/api/v1/agent/heartbeat", heartbeat(scripts=scripts))
+    page.wait_for_text("4712", "[data-script=api]")
+    assert page.evaluate("document.activeElement.dataset.action") == "restart:api"
+    assert page.evaluate("String(getSelection())") == "api"
+    assert page.evaluate("document.querySelector('[data-script=worker]')") is None
+
+
+def test_a_crash_loop_is_one_alert_with_a_count_and_is_resolved_at_once(console: ConsoleProcess, page: Page) -> None:
+    lines = [f"line {number}" for number in range(20)]
+    for number in range(5):
+        console.post("/api/v1/agent/alert", CRASH | {"id": f"boot:{number}", "lastLines": lines})
+    page.open(f"{console.url}/#token={console.token}/alerts")
+    page.wait_for_text("5 times", "[data-alert]")
+    assert page.evaluate("document.querySelectorAll('[data-alert]').length") == 1
+    assert page.evaluate("document.querySelector('[data-alert] pre').innerText").split("\n") == lines[-5:]
+    page.click("[data-alert] button.fold")
+    page.wait_for_text("line 0", "[data-alert] pre")
+    assert "null" not in page.evaluate("document.body.innerText")
+    page.evaluate("[...document.querySelectorAll('button')].find((one) => one.innerText === 'Resolve all 5').click()")
+    page.wait_for_text("Nothing is wrong.")
+    assert {alert["status"] for alert in console.get("/api/projects/local/alerts")} == {"resolved"}
+
+
+def test_reading_above_is_not_disturbed_by_what_arrives_below(console: ConsoleProcess, page: Page) -> None:
+    for number in range(120):
+        console.post("/api/v1/agent/log", {"level": "info", "source": "api", "message": f"entry {number}"})
+    page.open(f"{console.url}/#token={console.token}/logs")
+    page.wait_for_text("entry 119", ".log")
+    page.wait_for_text("live", "#link")
+    assert page.evaluate(
+        "[document.querySelector('.log')].every((log) => log.scrollHeight - log.scrollTop - log.clientHeight < 24)"
+    )
+    page.evaluate("document.querySelector('.log').scrollTop = 0")
+    page.wait_until("document.querySelector('.log').scrollTop === 0")
+    for number in range(3):
+        console.post("/api/v1/agent/log", {"level": "info", "source": "api", "message": f"late {number}"})
+    page.wait_for_text("3 new", ".jump")
+    assert page.evaluate("document.querySelector('.log').scrollTop") == 0
+    page.click(".jump")
+    page.wait_until("document.querySelector('.jump').hidden")
+
+
+def test_filters_of_the_logs_are_in_the_address(console: ConsoleProcess, page: Page) -> None:
+    for level, message in (("info", "alpha"), ("error", "beta"), ("fatal", "gamma")):
+        console.post("/api/v1/agent/log", {"level": level, "source": "api", "message": message})
+    page.open(f"{console.url}/#token={console.token}/logs?level=error,fatal")
+    page.wait_until("document.querySelectorAll('.entry').length === 2")
+    assert page.evaluate("document.querySelector('button.level-error').ariaPressed") == "true"
+    page.click("button.level-fatal")
+    page.wait_until("document.querySelectorAll('.entry').length === 1")
+    assert page.evaluate("location.hash") == "#/logs?level=error"
+    page.type("input[type=search]", "nowhere")
+    page.wait_for_text("Nothing matches these filters.", ".log")
+
+
+@pytest.mark.parametrize(
+    "view", ["", "/server/a-host-with-quite-a-long-name-in.a.very.deep.example.org", "/logs", "/alerts"]
+)
+def test_a_phone_shows_every_page_without_scrolling_sideways(console: ConsoleProcess, page: Page, view: str) -> None:
+    script = "an-application-whose-name-somebody-made-as-long-as-it-can-be"
+    host = "a-host-with-quite-a-long-name-in.a.very.deep.example.org"
+    scripts = [{"name": script, "source": script, "state": "crashed", "restarts": 12}]
+    console.post("/api/projects", {"name": "other", "label": "A project with a label that goes on and on and on"})
+    console.post("/api/v1/agent/heartbeat", heartbeat(hostname=host, scripts=scripts))
+    console.post("/api/v1/agent/log", {"level": "error", "source": script, "message": "x" * 500})
+    alert = CRASH | {"hostname": host, "script": script, "source": script, "lastLines": ["y" * 300]}
+    console.post("/api/v1/agent/alert", alert)
+    page.send("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    page.open(f"{console.url}/#token={console.token}{view}")
+    page.wait_for_text(script if view else host)
+    page.wait_for_text("live", "#link")
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(wide) == 0
 
 
 @pytest.fixture
@@ -162,6 +263,8 @@ def waiting_command_line() -> Iterator[tuple[int, dict[str, list[str]], threadin
     done = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 2  # Chromium opens connections in advance and keeps them
+
         def do_GET(self) -> None:
             if urlsplit(self.path).path == "/callback":
                 came.update(parse_qs(urlsplit(self.path).query))
@@ -174,7 +277,7 @@ def waiting_command_line() -> Iterator[tuple[int, dict[str, list[str]], threadin
         def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the library's name)
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     yield server.server_address[1], came, done

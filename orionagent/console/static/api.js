@@ -25,7 +25,7 @@ export async function call(method, path, body) {
 export const get = (path) => call("GET", path);
 
 // A live channel reconnects every few seconds with a new ticket; `onState(true)` after each (re)connection
-// is the moment to read anew what may have been missed.
+// is the moment to read anew what may have been missed; `onState(false, reason)` says that the token is refused.
 export class Live {
   constructor(project, onMessage, onState) {
     this.project = project;
@@ -42,7 +42,8 @@ export class Live {
       if (this.closed) return;
       this.socket = new WebSocket(url);
     } catch (error) {
-      if (!(error instanceof Refused)) this.again();
+      if (error instanceof Refused) this.onState(false, error.message);
+      else this.again();
       return;
     }
     this.socket.onopen = () => this.onState(true);

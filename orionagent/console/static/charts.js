@@ -65,8 +65,8 @@ export function plot(series, { from, until, top, least = 1, gap, show }) {
     label.style.top = `${scale.y(high * part)}px`;
     return label;
   });
-  const times = h("div", { class: "times" }, ...[0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, clock((from + (until - from) * part) * 1000, { seconds: false }))));
-  const element = h("div", { class: "plot" }, picture, axis, tip, times);
+  const times = h("div", { class: "times" }, ...[0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, clock((from + (until - from) * part) * 1000, { seconds: until - from < 900 }))));
+  const element = h("div", { class: "plot", "data-whole": true }, picture, axis, tip, times);
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
     const wanted = from + ((event.clientX - box.left) / box.width) * (until - from);
@@ -98,8 +98,9 @@ export function countBars(buckets) {
   const levels = Object.keys(LEVEL_COLORS);
   const sums = buckets.map((bucket) => levels.reduce((sum, level) => sum + (bucket[level] ?? 0), 0));
   const top = Math.max(1, ...sums);
-  return h("div", { class: "bars" }, buckets.map((bucket, index) => {
-    const bar = h("div", { class: "bar", title: `${clock(bucket.bucket_start, { seconds: false })}: ${sums[index]} entries, ${(bucket.error ?? 0) + (bucket.fatal ?? 0)} errors` });
+  const what = (index) => `${sums[index].toLocaleString()} entries, ${((buckets[index].error ?? 0) + (buckets[index].fatal ?? 0)).toLocaleString()} errors`;
+  const bars = h("div", { class: "bars", role: "img", "aria-label": "Entries per hour" }, buckets.map((bucket, index) => {
+    const bar = h("div", { class: "bar", title: `${clock(bucket.bucket_start, { seconds: false })}: ${what(index)}` });
     for (const level of levels) {
       if (!bucket[level]) continue;
       const part = h("i");
@@ -109,4 +110,6 @@ export function countBars(buckets) {
     }
     return bar;
   }));
+  const marks = [0, Math.floor(buckets.length / 2), buckets.length - 1].filter((index) => buckets[index]);
+  return h("div", { class: "plot" }, bars, h("div", { class: "times" }, marks.map((index) => h("span", {}, clock(buckets[index].bucket_start, { seconds: false })))));
 }

@@ -66,6 +66,8 @@ export function ago(iso) {
 }
 
 const pad = (number, width = 2) => String(number).padStart(width, "0");
+export const day = (iso) => new Date(iso).toLocaleDateString(undefined, { weekday: "long", year: "numeric", month: "long", day: "numeric" });
+export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString()} ${count === 1 ? one : many}`;
 export function clock(iso, { seconds = true } = {}) {
   const at = new Date(iso);
   if (Number.isNaN(at.getTime())) return String(iso);
@@ -76,8 +78,27 @@ export function moment(iso) {
   return `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} ${clock(iso)}`;
 }
 
-export function toast(text, bad = false) {
-  const element = h("div", { class: bad ? "toast bad" : "toast" }, text);
-  byId("toasts").append(element);
+const MOST_TOASTS = 3;
+
+// What comes again under the same key takes the place of what is still shown, with a count.
+export function toast(text, bad = false, key = text) {
+  const shown = byId("toasts");
+  const before = [...shown.children].find((one) => one.dataset.key === key);
+  const times = Number(before?.dataset.times ?? 0) + 1;
+  const element = h("div", { class: bad ? "toast bad" : "toast", "data-key": key, "data-times": times, title: "Click to dismiss", onclick: () => element.remove() },
+    times > 1 ? `${text} (${times} times)` : text);
+  before?.remove();
+  shown.append(element);
+  while (shown.childElementCount > MOST_TOASTS) shown.firstElementChild.remove();
   setTimeout(() => element.remove(), bad ? 8000 : 4000);
+}
+
+// Many changes within one frame are one drawing; a page that nobody looks at draws nothing.
+export function framed(draw) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; draw(); });
+  };
 }

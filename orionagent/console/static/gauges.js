@@ -1,7 +1,7 @@
 // Owns how a server's figures are shown, small on the overview and large on its own page.
 
 import { plot, sparkline } from "./charts.js";
-import { gigabytes, h, megabytes, percent, rate } from "./dom.js";
+import { gigabytes, h, megabytes, percent, plural, rate } from "./dom.js";
 import { KEEP_S, state } from "./state.js";
 
 export const STATUS_CLASS = { online: "good", partial: "warn", offline: "bad", archived: "" };
@@ -9,15 +9,17 @@ export const STATE_CLASS = { running: "good", stopped: "", crashed: "bad" };
 
 const column = (rows, index) => rows.map((row) => [row[0], row[index]]);
 
-function figures(server) {
+const FULL = 90;
+
+export function figures(server) {
   const report = server.report ?? {};
   const { cpu = {}, memory = {}, disk = {}, network = {} } = report;
   return [
-    { name: "CPU", value: percent(cpu.percent), detail: cpu.load1 === undefined ? "" : `load ${cpu.load1.toFixed(2)}${cpu.count ? ` · ${cpu.count} CPUs` : ""}`,
+    { name: "CPU", value: percent(cpu.percent), detail: cpu.load1 === undefined ? "" : `load ${cpu.load1.toFixed(2)}${cpu.count ? ` · ${plural(cpu.count, "CPU")}` : ""}`,
       series: [{ name: "CPU", index: 1, color: "var(--cpu)" }], top: 100, show: percent },
-    { name: "Memory", value: percent(memory.percent), detail: memory.totalMb ? `${megabytes(memory.usedMb)} of ${megabytes(memory.totalMb)}` : "",
+    { name: "Memory", value: percent(memory.percent), high: memory.percent >= FULL, detail: memory.totalMb ? `${megabytes(memory.usedMb)} of ${megabytes(memory.totalMb)}` : "",
       series: [{ name: "memory", index: 2, color: "var(--memory)" }], top: 100, show: percent },
-    { name: "Disk", value: percent(disk.percent), detail: disk.totalGb ? `${gigabytes(disk.usedGb)} of ${gigabytes(disk.totalGb)}` : "",
+    { name: "Disk", value: percent(disk.percent), high: disk.percent >= FULL, detail: disk.totalGb ? `${gigabytes(disk.usedGb)} of ${gigabytes(disk.totalGb)}` : "",
       series: [{ name: "disk", index: 3, color: "var(--disk)" }], top: 100, show: percent },
     { name: "Network", value: `↓ ${rate(network.rxBytesPerSecond)}`, detail: `↑ ${rate(network.txBytesPerSecond)}`,
       series: [{ name: "in", index: 4, color: "var(--network)" }, { name: "out", index: 5, color: "var(--network-out)" }], least: 1000, show: rate },
@@ -32,19 +34,22 @@ function span(rows) {
   return { from, until, gap: Math.max(20, 3.2 * (steps[Math.floor(steps.length / 2)] ?? 30)) };
 }
 
-export function smallGauges(server) {
+export function trend(server, figure) {
   const rows = state.samples.get(server.hostname) ?? [];
-  const range = span(rows);
+  return sparkline(figure.series.map((one) => ({ ...one, points: column(rows, one.index) })), { ...span(rows), top: figure.top, least: figure.least });
+}
+
+export function smallGauges(server) {
   return h("div", { class: "gauges" }, figures(server).map((figure) => h("div", { class: "gauge" },
     h("div", { class: "name" }, h("span", {}, figure.name), h("small", { title: figure.detail }, figure.detail)),
-    h("div", { class: "value" }, figure.value),
-    sparkline(figure.series.map((one) => ({ ...one, points: column(rows, one.index) })), { ...range, top: figure.top, least: figure.least }))));
+    h("div", { class: figure.high ? "value high" : "value" }, figure.value),
+    trend(server, figure))));
 }
 
 export function largeGauges(server) {
   const rows = state.samples.get(server.hostname) ?? [];
   const range = span(rows);
   return figures(server).map((figure) => h("section", { class: "panel" },
-    h("div", { class: "row" }, h("h2", {}, figure.name), h("strong", { class: "push" }, figure.value), h("span", { class: "muted small" }, figure.detail)),
+    h("div", { class: "row" }, h("h2", {}, figure.name), h("strong", { class: figure.high ? "push high" : "push" }, figure.value), h("span", { class: "muted small" }, figure.detail)),
     plot(figure.series.map((one) => ({ ...one, points: column(rows, one.index) })), { ...range, top: figure.top, least: figure.least, show: figure.show })));
 }

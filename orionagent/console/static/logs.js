@@ -1,4 +1,4 @@
-// Owns the logs page: filters over what is kept, and what arrives now.
+// Owns the logs page: filters over what is kept, and what arrives now. The filters are in the address.
 
 import { get, token } from "./api.js";
 import { h, toast } from "./dom.js";
@@ -6,45 +6,61 @@ import { LogView } from "./logview.js";
 import { state } from "./state.js";
 
 const LEVELS = ["trace", "verbose", "debug", "info", "warn", "error", "fatal"];
+const FILTERS = ["search", "level", "source", "server", "tags", "from", "to"];
+const LIMIT = 500;
 
-export async function logsPage(main, signal) {
-  const view = new LogView({ tall: true, empty: "Nothing matches." });
-  const wanted = { levels: new Set(), source: "", server: "", text: "", tags: "" };
+const words = (text) => text.split(",").filter(Boolean);
+
+function matches(wanted, entry) {
+  const levels = words(wanted.level);
+  const text = `${entry.message} ${JSON.stringify(entry.metadata ?? "")} ${(entry.tags ?? []).join(" ")}`.toLowerCase();
+  return (!levels.length || levels.includes(entry.level)) && (!wanted.source || entry.source === wanted.source)
+    && (!wanted.server || entry.server === wanted.server) && (!wanted.tags || (entry.tags ?? []).includes(wanted.tags))
+    && (!wanted.to || entry.timestamp.slice(0, 10) <= wanted.to) && (!wanted.from || entry.timestamp.slice(0, 10) >= wanted.from)
+    && text.includes(wanted.search.toLowerCase());
+}
+
+export async function logsPage(main, signal, _argument, given) {
+  const wanted = Object.fromEntries(FILTERS.map((name) => [name, given.get(name) ?? ""]));
+  const view = new LogView({ tall: true, showServer: state.servers.size > 1 });
   let paused = false;
 
-  const query = (more = {}) => new URLSearchParams(Object.entries({
-    search: wanted.text, level: [...wanted.levels].join(","), source: wanted.source, server: wanted.server, tags: wanted.tags, ...more,
-  }).filter(([, value]) => value !== "")).toString();
+  const query = (more = {}) => new URLSearchParams(Object.entries({ ...wanted, ...more }).filter(([, value]) => value !== "")).toString();
 
-  const load = async () => {
-    try {
-      const entries = await get(`${state.base()}/logs?${query({ limit: 500 })}`);
-      if (!signal.aborted) view.replace(entries);
-    } catch (error) { toast(error.message, true); }
+  const load = async (how) => {
+    view.empty = query() ? "Nothing matches these filters." : "No entries yet.";
+    clear.hidden = !query();
+    try { await view.load(() => get(`${state.base()}/logs?${query({ limit: LIMIT })}`), how); } catch (error) { if (!signal.aborted) toast(error.message, true); }
+  };
+  const change = (name, value) => {
+    wanted[name] = value;
+    history.replaceState(null, "", query() ? `#/logs?${query()}` : "#/logs");
+    load();
   };
 
-  const matches = (entry) => (!wanted.levels.size || wanted.levels.has(entry.level))
-    && (!wanted.source || entry.source === wanted.source) && (!wanted.server || entry.server === wanted.server)
-    && (!wanted.tags || (entry.tags ?? []).includes(wanted.tags))
-    && (!wanted.text || `${entry.message} ${JSON.stringify(entry.metadata ?? "")} ${(entry.tags ?? []).join(" ")}`.toLowerCase().includes(wanted.text.toLowerCase()));
-
   const chips = h("div", { class: "chips", role: "group", "aria-label": "Levels" }, LEVELS.map((level) => {
-    const chip = h("button", { class: `small level-${level}`, "aria-pressed": "false", onclick: () => {
-      if (!wanted.levels.delete(level)) wanted.levels.add(level);
-      chip.setAttribute("aria-pressed", String(wanted.levels.has(level)));
-      load();
+    const pressed = () => words(wanted.level).includes(level);
+    const chip = h("button", { class: `small level-${level}`, "aria-pressed": String(pressed()), onclick: () => {
+      change("level", LEVELS.filter((one) => (one === level ? !pressed() : words(wanted.level).includes(one))).join(","));
+      chip.setAttribute("aria-pressed", String(pressed()));
     } }, level);
     return chip;
   }));
 
-  const choose = (name, all, values) => h("select", { "aria-label": name, onchange: (event) => { wanted[name] = event.target.value; load(); } },
-    h("option", { value: "" }, all), values.map((value) => h("option", { value }, value)));
+  const choose = (name, all, values) => h("select", { "aria-label": name, onchange: (event) => change(name, event.target.value) },
+    h("option", { value: "" }, all), [...new Set([...values, wanted[name]])].filter(Boolean).map((value) => h("option", { value, selected: value === wanted[name] }, value)));
+  const date = (name, label) => h("label", { class: "date" }, label, h("input", { type: "date", value: wanted[name], title: "A day, in UTC", onchange: (event) => change(name, event.target.value) }));
 
   let typing = 0;
-  const search = h("input", { type: "search", placeholder: "Search message, metadata, tags", "aria-label": "Search", oninput: (event) => {
+  const search = h("input", { type: "search", value: wanted.search, placeholder: "Search message, metadata, tags  ( / )", "aria-label": "Search", oninput: (event) => {
     clearTimeout(typing);
-    typing = setTimeout(() => { wanted.text = event.target.value.trim(); load(); }, 250);
+    typing = setTimeout(() => change("search", event.target.value.trim()), 250);
   } });
+  addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, select, textarea")) return;
+    event.preventDefault();
+    search.focus();
+  }, { signal });
 
   const pause = h("button", { "aria-pressed": "false", onclick: () => {
     paused = !paused;
@@ -60,16 +76,17 @@ export async function logsPage(main, signal) {
     h("a", { href: address, download: `${state.project}-logs.csv` }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10000);
   } }, "Save as CSV");
+  const clear = h("a", { class: "small", href: "#/logs", hidden: true }, "Clear filters");
 
   const [{ sources }, { tags }] = await Promise.all([get(`${state.base()}/sources`), get(`${state.base()}/tags`)]);
   if (signal.aborted) return;
-  main.replaceChildren(h("section", { class: "panel" },
+  main.replaceChildren(h("section", { class: "panel fill" },
     h("div", { class: "filters" }, search, choose("source", "Every source", sources.map((source) => source.name)),
       choose("server", "Every server", [...state.servers.keys()]), tags.length ? choose("tags", "Every tag", tags) : null,
-      h("span", { class: "break" }), chips, h("span", { class: "push" }), pause, save),
+      h("span", { class: "break" }), chips, date("from", "from"), date("to", "to"), clear, h("span", { class: "push" }), pause, save),
     view.element));
   await load();
-  state.addEventListener("log", (event) => { if (!paused && matches(event.detail)) view.add(event.detail); }, { signal });
+  state.addEventListener("log", (event) => { if (!paused && matches(wanted, event.detail)) view.add(event.detail); }, { signal });
   state.addEventListener("skipped", (event) => { if (!paused) view.note(`${event.detail.count.toLocaleString()} entries of a burst are not shown live; search finds them`); }, { signal });
-  state.addEventListener("link", () => { if (state.connected && !paused) load(); }, { signal });
+  state.addEventListener("link", () => { if (state.connected && !paused) load({ keep: true }); }, { signal });
 }

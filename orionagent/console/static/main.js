@@ -2,13 +2,14 @@
 
 import { alertsPage } from "./alerts.js";
 import { get, Refused, token } from "./api.js";
-import { byId, h, toast } from "./dom.js";
+import { byId, clock, h, toast } from "./dom.js";
 import { logsPage } from "./logs.js";
 import { overview } from "./overview.js";
 import { serverPage } from "./server.js";
 import { state } from "./state.js";
 
 let view = new AbortController();
+let title = "Overview";
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
@@ -31,6 +32,9 @@ function gate(message) {
   state.leave();
   view.abort();
   byId("bar").hidden = true;
+  byId("lost").hidden = true;
+  byId("main").classList.remove("fills");
+  document.title = "Orion";
   const input = h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, autofocus: true });
   byId("main").replaceChildren(h("div", { class: "gate" }, h("form", { class: "panel", onsubmit: (event) => {
     event.preventDefault();
@@ -47,7 +51,8 @@ function gate(message) {
 }
 
 function show() {
-  const [, page = "", argument = ""] = location.hash.split("/");
+  const [path, query = ""] = location.hash.split("?");
+  const [, page = "", argument = ""] = path.split("/");
   view.abort();
   view = new AbortController();
   for (const link of document.querySelectorAll("nav a")) {
@@ -56,19 +61,36 @@ function show() {
   }
   const main = byId("main");
   const pages = { logs: logsPage, alerts: alertsPage, server: serverPage };
-  Promise.resolve((pages[page] ?? overview)(main, view.signal, decodeURIComponent(argument))).catch((error) => toast(error.message, true));
+  title = page === "server" ? decodeURIComponent(argument) : { logs: "Logs", alerts: "Alerts" }[page] ?? "Overview";
+  name();
+  main.classList.toggle("fills", page === "logs");
+  scrollTo(0, 0);
+  Promise.resolve((pages[page] ?? overview)(main, view.signal, decodeURIComponent(argument), new URLSearchParams(query))).catch((error) => toast(error.message, true));
 }
+
+const active = () => state.alerts.filter((alert) => alert.status === "active").length;
+
+function name() { document.title = `${active() ? `(${active()}) ` : ""}${title} · Orion`; }
 
 function badge() {
-  const count = state.alerts.filter((alert) => alert.status === "active").length;
-  byId("alert-count").hidden = !count;
-  byId("alert-count").textContent = count;
+  byId("alert-count").hidden = !active();
+  byId("alert-count").textContent = active();
+  byId("alert-count").title = `${active()} active`;
+  name();
 }
 
-async function enter(name) {
-  localStorage.setItem("orion.project", name);
-  await state.enter(name);
+async function enter(project) {
+  localStorage.setItem("orion.project", project);
+  await state.enter(project);
   show();
+}
+
+// The console's own token sends to this project, so that is where a newcomer finds something.
+const HOME_PROJECT = "local";
+
+function firstProject() {
+  const names = state.projects.map((project) => project.name);
+  return [localStorage.getItem("orion.project"), HOME_PROJECT].find((one) => names.includes(one)) ?? names[0];
 }
 
 async function begin() {
@@ -76,12 +98,11 @@ async function begin() {
   try {
     state.projects = await get("/api/projects");
     const picker = byId("project");
-    const kept = localStorage.getItem("orion.project");
-    const name = state.projects.some((project) => project.name === kept) ? kept : state.projects[0]?.name;
-    picker.replaceChildren(...state.projects.map((project) => h("option", { value: project.name, selected: project.name === name }, project.label || project.name)));
+    const project = firstProject();
+    picker.replaceChildren(...state.projects.map((one) => h("option", { value: one.name, selected: one.name === project }, one.label || one.name)));
     picker.hidden = state.projects.length < 2;
     byId("bar").hidden = false;
-    if (name) await enter(name);
+    if (project) await enter(project);
     else byId("main").replaceChildren(h("section", { class: "panel empty" }, h("h2", {}, "No project yet"), h("p", {}, "Make one with "), h("code", {}, "orion setup --server")));
   } catch (error) {
     if (error instanceof Refused) { token.clear(); gate(error.message); } else { gate(`The console does not answer: ${error.message}`); }
@@ -94,9 +115,15 @@ addEventListener("hashchange", () => { if (location.hash.startsWith("#token=")) 
 state.addEventListener("link", () => {
   byId("link").textContent = state.connected ? "live" : "reconnecting";
   byId("link").classList.toggle("live", state.connected);
+  byId("lost").hidden = state.answeredAt === null;
+  byId("lost").textContent = state.answeredAt ? `The console has not answered since ${clock(state.answeredAt)}. What is shown is from before; it is read anew once the console is back.` : "";
 });
+state.addEventListener("refused", (event) => { token.clear(); gate(event.detail); });
 state.addEventListener("alerts", badge);
-state.addEventListener("new-alert", (event) => toast(event.detail.message || event.detail.rule_name, true));
+state.addEventListener("new-alert", ({ detail }) => {
+  // On their own page they are seen anyway.
+  if (!location.hash.startsWith("#/alerts")) toast(detail.message || detail.rule_name, true, `${detail.rule_name} ${detail.server_hostname}`);
+});
 state.addEventListener("command", (event) => {
   const { type, source_name: source, status } = event.detail;
   toast(`${type} ${source ?? "everything"}: ${status === "ack" ? "done" : "failed"}`, status !== "ack");

@@ -13,6 +13,9 @@ class State extends EventTarget {
     this.samples = new Map();
     this.alerts = [];
     this.connected = false;
+    // When the channel was last up, while it is down.
+    this.answeredAt = null;
+    this.timers = [];
   }
 
   base() { return `/api/projects/${encodeURIComponent(this.project)}`; }
@@ -23,17 +26,21 @@ class State extends EventTarget {
     this.leave();
     this.project = project;
     await this.refresh();
-    this.live = new Live(project, (message) => this.take(message), (up) => {
+    this.live = new Live(project, (message) => this.take(message), (up, refused) => {
+      if (refused) { this.tell("refused", refused); return; }
+      if (up) this.answeredAt = null;
+      else if (this.connected) this.answeredAt = Date.now();
       this.connected = up;
       this.tell("link");
       if (up) this.refresh().catch(() => {});
     });
-    this.timer = setInterval(() => this.refresh().catch(() => {}), 30000);
+    this.timers = [setInterval(() => this.refresh().catch(() => {}), 30000), setInterval(() => this.tell("tick"), 5000)];
   }
 
   leave() {
     this.live?.close();
-    clearInterval(this.timer);
+    this.timers.forEach(clearInterval);
+    this.answeredAt = null;
     this.servers.clear();
     this.samples.clear();
     this.alerts = [];
