@@ -22,7 +22,8 @@ const tile = (name, value, detail, href, bad) => h(href ? "a" : "div", { class: 
 
 function tiles(servers, counts) {
   const count = (status) => servers.filter((server) => server.status === status).length;
-  const scripts = (status) => servers.reduce((sum, server) => sum + inState(server, status).length, 0);
+  // What a silent server last said of its scripts says nothing about now.
+  const scripts = (status) => servers.filter((server) => server.status !== "offline").reduce((sum, server) => sum + inState(server, status).length, 0);
   const active = state.alerts.filter((alert) => alert.status === "active");
   const [offline, partial, crashed, stopped] = [count("offline"), count("partial"), scripts("crashed"), scripts("stopped")];
   const known = (words) => words.filter(Boolean).join(" · ");
