@@ -3,6 +3,7 @@
 Must not know how console and daemon work: it starts the same commands that anybody can, and asks them.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -50,11 +51,14 @@ def run() -> int:
     try:
         demo.start()
         demo.watch()
-    except (Ended, BrokenPipeError):
-        pass
+    except Ended:
+        demo.say_last("\nending the demo ...")
+    except BrokenPipeError:
+        pass  # nobody reads any more
     finally:
         demo.stop()
         shutil.rmtree(root, ignore_errors=True)
+        demo.say_last("ended; nothing of it is left")
         while signal.sigtimedwait(ENDING, 0) is not None:
             continue  # an impatient second Ctrl-C has been obeyed already
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -108,7 +112,8 @@ class Demo:
         self._write_files(address, token)
         self._spawn("daemon", ["daemon", "--foreground"])
         self._wait(lambda: self._ask("ping"), "daemon")
-        self.say(f"\n  page   {address}\n  token  {token}\n  both   {address}/#token={token}\n")
+        link = style(f"{address}/#token={token}", "1", self.color)
+        self.say(f"\n  open   {link}\n  page   {address}\n  token  {token}\n")
         self.say(f"  try    ORION_ROOT={self.root} {shown_command()} status\n")
         self.say("Ctrl-C ends the demo and removes everything. What happens:\n")
 
@@ -182,6 +187,11 @@ class Demo:
     def say(self, text: str) -> None:
         """Print a line at once."""
         write_all(1, text + "\n")
+
+    def say_last(self, text: str) -> None:
+        """Print a line, unless nobody can see it any more: the cleaning up matters more."""
+        with contextlib.suppress(OSError):
+            self.say(text)
 
     def stop(self) -> None:
         """End the children in reverse order, each within STOP_TIMEOUT_S; nothing of them is left afterwards."""

@@ -96,6 +96,7 @@ def test_a_newcomer_sees_lines_states_and_a_crash_and_ctrl_c_removes_everything(
     demo.process.send_signal(signal.SIGINT)
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(60) == 0
+    assert demo.read().endswith("ending the demo ...\nended; nothing of it is left\n")
     assert "Traceback" not in demo.read()
     assert demo.pids() == set()
     assert [each.name for each in demo.folder.iterdir()] == ["demo.out"]

@@ -3,6 +3,7 @@
 Knows nothing of routes or rows.
 """
 
+import errno
 import logging
 import os
 import secrets
@@ -110,6 +111,7 @@ def with_sockets(services: Services, host: str, port: int, token: str) -> None:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sockets[0].getsockname()[1]}"
         sys.stdout.write(f"orion console at {address}\ntoken: {token}\nopen {address}/#token={token}\n")
+        sys.stdout.write(f"everything is kept in {os.path.dirname(services.store.path)}; Ctrl-C ends the console\n")
         sys.stdout.flush()
         keep_house(services, stopping)
     finally:
@@ -167,7 +169,7 @@ def open_sockets(host: str, port: int) -> list[Any]:
         sockets.append(_listen(family, "127.0.0.1" if host == "localhost" else host, port))
     except OSError as error:
         raise OrionError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --listen"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; {_remedy(error, host, port)}"
         ) from error
     if host in LOOPBACK:
         try:
@@ -175,6 +177,18 @@ def open_sockets(host: str, port: int) -> list[Any]:
         except OSError as error:
             log.info("not listening on ::1: %s", error)
     return sockets
+
+
+def _remedy(error: OSError, host: str, port: int) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    match error.errno:
+        case errno.EADDRINUSE:
+            other = port + 1 if port < 65535 else 0
+            return f"perhaps another console runs there; end it, or take another port: --listen={shown}:{other}"
+        case errno.EACCES:
+            return f"ports below 1024 are for root; take another: --listen={shown}:{port + 8000}"
+        case _:
+            return f"choose another with --listen, for example --listen={DEFAULT_LISTEN}"
 
 
 def _listen(family: int, host: str, port: int) -> Any:

@@ -8,7 +8,7 @@ while :; do
     echo "order $order taken"
     case $((order % 10)) in
         3) echo "{\"level\":\"debug\",\"msg\":\"cache is warm\",\"order\":$order,\"hits\":$((order * 7 % 100))}" ;;
-        5) echo "WARN payment provider is slow for order $order" ;;
+        5) echo "WARN payment is slow for order $order" ;;
         8) printf 'Error: cannot print the label of order %s\n    at printLabel (shop.js:42:7)\n    at ship (shop.js:7:3)\n' "$order" >&2 ;;
     esac
     sleep 1

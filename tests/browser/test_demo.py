@@ -27,7 +27,7 @@ def demo(root: Path) -> Iterator[RunningDemo]:
 
 def test_the_page_shows_heartbeat_log_lines_and_a_crash_soon_after_the_address_is_printed(demo: RunningDemo) -> None:
     with Page() as page:
-        address = demo.wait_for(r"^  both   (\S+)$")[1]
+        address = demo.wait_for(r"^  open   (\S+)$")[1]
         printed = time.monotonic()
         page.open(address)
         page.wait_for_text("demo")
