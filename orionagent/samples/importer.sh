@@ -7,6 +7,6 @@ for percent in 20 40 60 80; do
 done
 sleep 1
 case $(($$ % 2)) in
-    0) echo "ERROR cannot parse row 4711: no such date" >&2; exit 3 ;;
+    0) echo "ERROR bad date in row 4711" >&2; exit 3 ;;
     *) echo "ERROR out of patience" >&2; kill -ABRT $$ ;;
 esac

@@ -4,6 +4,7 @@ import { ago, h, moment } from "./dom.js";
 
 const STATUS = { active: "bad", silenced: "warn", resolved: "good" };
 const SHOWN_LINES = 5;
+const FOLDED_FROM = 8;
 const CAUSES = { "memory-limit": "memory limit exceeded", "oom-kill": "killed for want of memory" };
 
 // Alerts come newest first, and so do the groups.
@@ -33,9 +34,9 @@ function facts({ latest, all }) {
 function lastLines(alert, open, toggle) {
   const lines = alert.details?.lastLines ?? [];
   if (!lines.length) return null;
-  const all = open || lines.length <= SHOWN_LINES;
+  const all = open || lines.length < FOLDED_FROM;
   return [h("pre", { tabindex: "0", "aria-label": "Last lines" }, (all ? lines : lines.slice(-SHOWN_LINES)).join("\n")),
-    lines.length > SHOWN_LINES ? h("button", { class: "small quiet fold", "aria-expanded": String(open), onclick: toggle }, open ? "Fewer lines" : `All ${lines.length} lines`) : null];
+    lines.length >= FOLDED_FROM ? h("button", { class: "small quiet fold", "aria-expanded": String(open), onclick: toggle }, open ? "Fewer lines" : `All ${lines.length} lines`) : null];
 }
 
 const SILENCES = [["2h", "2 hours"], ["4h", "4 hours"], ["12h", "12 hours"], ["", "without end"]];
