@@ -140,6 +140,7 @@ def _filter(to: Services, call: Call, project: Project, limit: int) -> Filter:
         text=call.query.get("search", "").strip(),
         from_ms=_day(call.query.get("from"), 0),
         until_ms=_day(call.query.get("to"), 1),
+        before_id=call.number("before", 0, 1, 2**53) or None,
         limit=limit,
     )
 

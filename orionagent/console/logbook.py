@@ -63,6 +63,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     from_ms: int | None = None
     until_ms: int | None = None
+    before_id: int | None = None
+    """Only what stands above this entry: earlier, or of the same time and arrived earlier."""
     limit: int = 500
 
 
@@ -229,6 +231,9 @@ def _conditions(wanted: Filter) -> tuple[str, list[Any]]:
     if wanted.until_ms is not None:
         clauses += " AND at < ?"
         values.append(wanted.until_ms)
+    if wanted.before_id is not None:
+        clauses += " AND (at, logs.id) < (SELECT at, id FROM logs WHERE id = ?)"
+        values.append(wanted.before_id)
     if wanted.tags:
         marks = ", ".join("?" * len(wanted.tags))
         clauses += f" AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value IN ({marks}))"  # noqa: S608

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
 from tests.browser.chromium import Page
@@ -221,6 +222,24 @@ def test_reading_above_is_not_disturbed_by_what_arrives_below(console: ConsolePr
     assert page.evaluate("document.querySelector('.log').scrollTop") == 0
     page.click(".jump")
     page.wait_until("document.querySelector('.jump').hidden")
+
+
+def test_what_is_no_longer_shown_can_be_read_upwards(console: ConsoleProcess, page: Page) -> None:
+    lines = [{"level": "info", "source": "api", "message": f"entry {number}."} for number in range(1200)]
+    reply = console.call("POST", "/api/v1/agent/logs", raw=b"\n".join(msgspec.json.encode(line) for line in lines))
+    assert reply.json()["stored"] == 1200
+    page.open(f"{console.url}/#token={console.token}/logs")
+    page.wait_until("document.querySelectorAll('.entry').length === 500")
+    page.wait_for_text("live", "#link")
+    page.evaluate("document.querySelector('.log').scrollTop = 0")
+    for shown in (1000, 1200):
+        page.click(".older")
+        page.wait_until(f"document.querySelectorAll('.entry').length === {shown}")
+    page.wait_for_text("entry 0.", ".entry")
+    texts = page.evaluate("[...document.querySelectorAll('.entry .text')].map((one) => one.innerText)")
+    assert texts == [line["message"] for line in lines]
+    page.click(".older")
+    page.wait_until("document.querySelector('.older').hidden")
 
 
 def test_filters_of_the_logs_are_in_the_address(console: ConsoleProcess, page: Page) -> None:

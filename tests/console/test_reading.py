@@ -70,6 +70,16 @@ def test_a_search_returns_the_newest_matches_oldest_first(
     assert [entry["message"] for entry in found] == messages
 
 
+def test_what_stands_above_an_entry_is_read_page_by_page(console: ConsoleProcess, filled: str) -> None:
+    found: list[str] = []
+    before = ""
+    while page := console.get(f"/api/projects/{filled}/logs?limit=2{before}"):
+        found = [entry["message"] for entry in page] + found
+        before = f"&before={page[0]['id']}"
+    assert found == ["first", "second", "=cmd()", "Order 100% done", "last"]
+    assert console.get(f"/api/projects/{filled}/logs?before=999999999") == []
+
+
 @pytest.mark.parametrize("query", ["limit=0x1", "limit=10001", "from=yesterday", "to=2026-02-31"])
 def test_a_search_that_cannot_be_names_the_word(console: ConsoleProcess, query: str) -> None:
     answer = console.call("GET", f"/api/projects/local/logs?{query}")

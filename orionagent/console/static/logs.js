@@ -22,7 +22,8 @@ function matches(wanted, entry) {
 
 export async function logsPage(main, signal, _argument, given) {
   const wanted = Object.fromEntries(FILTERS.map((name) => [name, given.get(name) ?? ""]));
-  const view = new LogView({ tall: true, showServer: state.servers.size > 1 });
+  const earlier = (id) => get(`${state.base()}/logs?${query({ limit: LIMIT, before: id })}`).catch((error) => { toast(error.message, true); return []; });
+  const view = new LogView({ tall: true, showServer: state.servers.size > 1, earlier });
   let paused = false;
 
   const query = (more = {}) => new URLSearchParams(Object.entries({ ...wanted, ...more }).filter(([, value]) => value !== "")).toString();

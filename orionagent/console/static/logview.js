@@ -21,8 +21,11 @@ function message(entry) {
 }
 
 export class LogView {
-  constructor({ tall = false, showServer = false, empty = "No entries yet." } = {}) {
+  // `earlier(id)` brings what stands above an entry; without it there is no way up.
+  constructor({ tall = false, showServer = false, empty = "No entries yet.", earlier = null } = {}) {
     this.showServer = showServer;
+    this.earlier = earlier;
+    this.older = h("button", { class: "small quiet older", hidden: true, onclick: () => this.prepend() }, "Earlier entries");
     // Not live for screen readers: a log that talks without end is of no use to anybody.
     this.list = h("div", { class: `log ${tall ? "tall" : "short"}${showServer ? " with-server" : ""}`, tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Log entries" });
     this.jump = h("button", { class: "main small jump", hidden: true, onclick: () => this.toEnd() });
@@ -45,7 +48,7 @@ export class LogView {
     const metadata = Object.entries(entry.metadata ?? {});
     if (metadata.length) extra.push(metadata.map(([key, value]) => `${key}=${shown(value)}`).join("  "));
     const from = entry.stream === "stderr" ? `${entry.source} · stderr` : entry.source;
-    return h("div", { class: `entry is-${entry.level}`, "data-id": entry.id },
+    return h("div", { class: `entry is-${entry.level}`, "data-id": entry.id, "data-at": entry.timestamp },
       h("span", { class: "at", title: `${moment(entry.timestamp)}, ${entry.timestamp}` }, clock(entry.timestamp)),
       h("span", { class: `level level-${entry.level}` }, entry.level),
       this.showServer ? h("span", { class: "from", title: entry.server ?? "" }, entry.server ?? "–") : null,
@@ -63,12 +66,39 @@ export class LogView {
     return rows;
   }
 
+  async prepend() {
+    const top = this.list.querySelector(".entry");
+    if (!top || this.older.disabled) return;
+    this.older.disabled = true;
+    try {
+      const entries = await this.earlier(top.dataset.id);
+      if (!top.isConnected) return;
+      const [shownDate, below] = [this.date, this.list.scrollHeight - this.list.scrollTop];
+      this.date = null;
+      const rows = entries.flatMap((entry) => this.rows(entry));
+      if (entries.length && this.date !== day(top.dataset.at) && top.previousSibling === this.older) rows.push(h("div", { class: "note" }, day(top.dataset.at)));
+      this.date = shownDate;
+      this.older.after(...rows);
+      this.older.hidden = !entries.length;
+      this.list.scrollTop = this.list.scrollHeight - below;
+    } finally { this.older.disabled = false; }
+  }
+
+  // Drops the oldest rows over the limit: they can be had again.
+  trim() {
+    while (this.list.childElementCount > MOST + 1) {
+      this.older.nextSibling.remove();
+      this.older.hidden = !this.earlier;
+    }
+  }
+
   replace(entries) {
     this.waiting = [];
     this.seen = new Set(entries.map((entry) => entry.id));
     // Today goes without saying, until another day has been named.
     this.date = day(Date.now());
-    this.list.replaceChildren(...(entries.length ? entries.slice(-MOST).flatMap((entry) => this.rows(entry)) : [h("div", { class: "empty" }, this.empty)]));
+    this.older.hidden = !this.earlier || !entries.length;
+    this.list.replaceChildren(this.older, ...(entries.length ? entries.slice(-MOST).flatMap((entry) => this.rows(entry)) : [h("div", { class: "empty" }, this.empty)]));
     this.toEnd();
   }
 
@@ -116,7 +146,7 @@ export class LogView {
     this.list.querySelector(".empty")?.remove();
     this.list.append(...drawn.flatMap((make) => make()));
     if (this.following) {
-      while (this.list.childElementCount > MOST) this.list.firstElementChild.remove();
+      this.trim();
       this.list.scrollTop = this.list.scrollHeight;
     } else {
       // Removing what is above would move what is being read.
