@@ -25,7 +25,9 @@ def demo(root: Path) -> Iterator[RunningDemo]:
         found.process.wait(60)
 
 
-def test_the_page_shows_heartbeat_log_lines_and_a_crash_soon_after_the_address_is_printed(demo: RunningDemo) -> None:
+def test_the_page_shows_heartbeat_log_lines_and_a_crash_soon_after_the_address_is_printed(
+    demo: RunningDemo, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Page() as page:
         address = demo.wait_for(r"^  open   (\S+)$")[1]
         printed = time.monotonic()
@@ -38,5 +40,6 @@ def test_the_page_shows_heartbeat_log_lines_and_a_crash_soon_after_the_address_i
         page.wait_for_text("importer crashed")
         took_s = time.monotonic() - printed
         assert page.errors == []
-    print(f"heartbeat, lines and crash alert seen {took_s:.1f} s after the address was printed")
+    with capsys.disabled():
+        print(f"\nheartbeat, lines and crash alert seen {took_s:.1f} s after the address was printed")
     assert took_s < SEEN_S
