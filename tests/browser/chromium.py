@@ -78,7 +78,11 @@ class Page:
             if time.monotonic() > deadline:
                 self._process.kill()
             gevent.sleep(0.02)
-        shutil.rmtree(self._profile, ignore_errors=True)
+        # Its helpers may write for a moment longer.
+        while self._profile.exists():
+            assert time.monotonic() < deadline + 20, f"cannot remove {self._profile}"
+            shutil.rmtree(self._profile, ignore_errors=True)
+            gevent.sleep(0.02)
 
     def _connect(self) -> None:
         found = self._profile / "DevToolsActivePort"
