@@ -17,6 +17,8 @@ function setTheme(name) {
 }
 const darkSystem = matchMedia("(prefers-color-scheme: dark)");
 document.documentElement.dataset.theme = localStorage.getItem("orion.theme") ?? (darkSystem.matches ? "dark" : "light");
+// Whoever never chose follows the system, also when that changes at dusk.
+darkSystem.addEventListener("change", () => { if (!localStorage.getItem("orion.theme")) document.documentElement.dataset.theme = darkSystem.matches ? "dark" : "light"; });
 byId("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 
 // A token in the address (`#token=…`, then perhaps a page: `#token=…/logs`) is taken over and taken out of the

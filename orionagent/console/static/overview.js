@@ -30,7 +30,7 @@ function tiles(servers, counts) {
   const errors = (counts?.error ?? 0) + (counts?.fatal ?? 0);
   return [
     tile("Servers", offline ? `${offline} offline` : `${servers.length} online`, known([offline && `${servers.length - offline} of ${servers.length} online`, partial && `${partial} with a script down`]) || "every script runs", null, offline > 0),
-    tile("Scripts", crashed ? `${crashed} crashed` : `${scripts("running")} running`, known([crashed && `${scripts("running")} running`, stopped && `${stopped} stopped`]) || "none down", null, crashed > 0),
+    tile("Scripts", crashed ? `${crashed} crashed` : `${scripts("running")} running`, known([crashed && `${scripts("running")} running`, stopped && `${stopped} stopped`, offline && `unknown on ${plural(offline, "server")}`]) || "none down", null, crashed > 0),
     tile("Active alerts", active.length.toLocaleString(), active.length ? `newest ${ago(active[0].created_at)}` : "nothing is wrong", "#/alerts", active.length > 0),
     tile("Errors, 24 hours", counts ? errors.toLocaleString() : "–", counts ? `of ${plural(counts.total ?? 0, "entry", "entries")}` : "", "#/logs?level=error,fatal", false),
   ];
