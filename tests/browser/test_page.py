@@ -225,7 +225,15 @@ def test_reading_above_is_not_disturbed_by_what_arrives_below(console: ConsolePr
 
 
 def test_what_is_no_longer_shown_can_be_read_upwards(console: ConsoleProcess, page: Page) -> None:
-    lines = [{"level": "info", "source": "api", "message": f"entry {number}."} for number in range(1200)]
+    lines = [
+        {
+            "level": "info",
+            "source": "api",
+            "message": f"entry {number}.",
+            "timestamp": f"2026-03-0{1 if number < 450 else 2}T12:00:00Z",
+        }
+        for number in range(1200)
+    ]
     reply = console.call("POST", "/api/v1/agent/logs", raw=b"\n".join(msgspec.json.encode(line) for line in lines))
     assert reply.json()["stored"] == 1200
     page.open(f"{console.url}/#token={console.token}/logs")
@@ -238,6 +246,8 @@ def test_what_is_no_longer_shown_can_be_read_upwards(console: ConsoleProcess, pa
     page.wait_for_text("entry 0.", ".entry")
     texts = page.evaluate("[...document.querySelectorAll('.entry .text')].map((one) => one.innerText)")
     assert texts == [line["message"] for line in lines]
+    assert page.evaluate("document.querySelectorAll('.note.day').length") == 2
+    assert "March 1" in page.evaluate("document.querySelector('.note.day').innerText")
     page.click(".older")
     page.wait_until("document.querySelector('.older').hidden")
 

@@ -61,7 +61,7 @@ export class LogView {
   rows(entry) {
     const date = day(entry.timestamp);
     const row = this.draw(entry);
-    const rows = date === this.date ? [row] : [h("div", { class: "note" }, date), row];
+    const rows = date === this.date ? [row] : [h("div", { class: "note day" }, date), row];
     this.date = date;
     return rows;
   }
@@ -76,12 +76,21 @@ export class LogView {
       const [shownDate, below] = [this.date, this.list.scrollHeight - this.list.scrollTop];
       this.date = null;
       const rows = entries.flatMap((entry) => this.rows(entry));
-      if (entries.length && this.date !== day(top.dataset.at) && top.previousSibling === this.older) rows.push(h("div", { class: "note" }, day(top.dataset.at)));
+      this.joinDays(top, rows);
       this.date = shownDate;
       this.older.after(...rows);
       this.older.hidden = !entries.length;
       this.list.scrollTop = this.list.scrollHeight - below;
     } finally { this.older.disabled = false; }
+  }
+
+  // Between what is put above `top` and `top` itself stands a day exactly where it changes.
+  joinDays(top, rows) {
+    const head = top.previousElementSibling;
+    const date = day(top.dataset.at);
+    if (!rows.length) return;
+    if (head === this.older && this.date !== date) rows.push(h("div", { class: "note day" }, date));
+    if (head.classList.contains("day") && this.date === date) head.remove();
   }
 
   // Drops the oldest rows over the limit: they can be had again.
