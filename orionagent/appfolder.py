@@ -56,8 +56,8 @@ class AppFolder:
         except OSError:
             return None
 
-    def require_writable(self) -> None:
-        """Check that the token can be written, before anybody is asked anything.
+    def require_writable(self, sudo: str) -> None:
+        """Check that the token can be written, before anybody is asked anything; `sudo` is the line to type if not.
 
         Raises:
             NotPermitted: this user may not.
@@ -67,7 +67,7 @@ class AppFolder:
             looked_at = folder if os.path.isdir(folder) else self.path
             writable = os.access(looked_at, os.W_OK | os.X_OK, effective_ids=True)
         if not writable:
-            raise NotPermitted(f"cannot write {self.config_path}: permission denied; run: sudo orion setup --source")
+            raise NotPermitted(f"cannot write {self.config_path}: permission denied; run: {sudo}")
 
     def fields(self) -> dict[str, Any]:
         """Return what .orion/config.json holds, all keys of it. Raises ConfigError."""

@@ -160,12 +160,33 @@ def open_page(command: list[str], url: str) -> None:
         return
 
 
-def forwarding_hint(environment: Mapping[str, str], port: int, user: str, hostname: str) -> str | None:
-    """Return what to type on one's own computer when this terminal is at the far end of SSH."""
-    if not environment.get("SSH_CONNECTION"):
-        return None
-    server = environment["SSH_CONNECTION"].split(" ")[2:3] or [hostname]
-    return f"ssh -L {port}:127.0.0.1:{port} {user}@{server[0]}"
+def ssh_connection(environment: Mapping[str, str], pid: int | None = None) -> str | None:
+    """Return what SSH_CONNECTION says of this terminal, None where it is local.
+
+    sudo and `su -` take the variable out of the environment: it is looked for in the processes above, too.
+    """
+    if environment.get("SSH_CONNECTION"):
+        return environment["SSH_CONNECTION"]
+    pid = os.getppid() if pid is None else pid
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                found = re.search(rb"(?:^|\0)SSH_CONNECTION=([^\0]+)", file.read())
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            return None  # somebody else's, or gone: there is nothing more to be known
+        if found is not None:
+            return found[1].decode("ascii", "replace")
+    return None
+
+
+def forwarding_line(connection: str | None, port: int, user: str, hostname: str) -> str:
+    """Return what to type on one's own computer so that its browser reaches this one's port."""
+    ends = (connection or "").split(" ")
+    server, ssh_port = ends[2:4] if len(ends) == 4 else (hostname, "22")
+    other_port = "" if ssh_port == "22" else f"-p {ssh_port} "
+    return f"ssh {other_port}-L {port}:127.0.0.1:{port} {user}@{server}"
 
 
 def is_page(url: str) -> bool:

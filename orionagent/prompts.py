@@ -6,7 +6,8 @@ Must not know what is asked, or what becomes of the answers.
 import getpass
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from orionagent.errors import OrionError
@@ -54,6 +55,9 @@ def choose_prompts(*, unattended: bool) -> Prompts:
         return NoPrompts(takes_defaults=False)
     if os.environ.get("TERM", "dumb") == "dumb":
         return PlainPrompts()
+    # Asking the terminal where its cursor is would put errors at the foot of the screen, away from what was typed,
+    # and leave the answer to the next program where the line is slow.
+    os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
     try:
         import questionary  # noqa: F401, PLC0415 - half a second that only a wizard pays
     except ImportError:
@@ -65,6 +69,16 @@ def say(text: str) -> None:
     """Print a line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def nothing_written_yet() -> Iterator[None]:
+    """Tell whoever walks away by Ctrl-C meanwhile that this left nothing behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("\nGiven up: nothing was written.")
+        raise
 
 
 class NoPrompts:

@@ -13,10 +13,18 @@ from typing import NamedTuple
 from orionagent.account import Account, begin_login
 from orionagent.backend import Backend
 from orionagent.errors import Permanent, Refused
-from orionagent.login import WAIT_S, CallbackListener, browser_command, forwarding_hint, is_page, open_page
-from orionagent.prompts import Choice, Prompts, Question
+from orionagent.login import (
+    WAIT_S,
+    CallbackListener,
+    browser_command,
+    forwarding_line,
+    is_page,
+    open_page,
+    ssh_connection,
+)
+from orionagent.prompts import Choice, MissingAnswer, Prompts, Question
 
-SIGN_IN = Question("How do you want to sign in?", "--token=<token> or ORION_TOKEN")
+FLAG = "--token=<token> or ORION_TOKEN"
 TRIES = 3
 
 
@@ -42,9 +50,16 @@ class Person(NamedTuple):
 
 
 def find_token(given: str | None, environment: Mapping[str, str]) -> str | None:
-    """Return the token of `--token` ("-": the first line of standard input), else that of ORION_TOKEN."""
+    """Return the token of `--token` ("-": the first line of standard input, hidden), else that of ORION_TOKEN.
+
+    Raises:
+        MissingAnswer: standard input holds none.
+    """
     if given == "-":
-        return sys.stdin.readline().strip() or None
+        typed = getpass.getpass("API token: ") if sys.stdin.isatty() else sys.stdin.readline()
+        if not typed.strip():
+            raise MissingAnswer("cannot read the token: standard input is empty; put it there, or give ORION_TOKEN")
+        return typed.strip()
     return given or environment.get("ORION_TOKEN") or None
 
 
@@ -63,10 +78,11 @@ def sign_in(
     if token is not None:
         return identify(backend, token)
     methods = [Choice("browser", "in a browser"), Choice("token", "with an API token")]
-    if prompts.select(SIGN_IN, methods, None) == "browser":
+    question = Question(f"How do you want to sign in to {backend.base.removesuffix('/api/v1')}?", FLAG)
+    if prompts.select(question, methods, None) == "browser":
         return by_browser(backend, prompts, use_browser=use_browser, around=around)
     for left in range(TRIES - 1, -1, -1):
-        typed = prompts.secret(Question("API token:", SIGN_IN.flag))
+        typed = prompts.secret(Question("API token:", FLAG))
         try:
             return identify(backend, typed)
         except Refused as error:
@@ -103,11 +119,12 @@ def by_browser(backend: Backend, prompts: Prompts, *, use_browser: bool, around:
             raise Permanent("cannot sign in by browser: the backend names no page for it; use --token")
         prompts.say(f"Open this page and confirm:\n\n  {login.loginUrl}\n")
         command = browser_command(around.environment, around.uid) if use_browser else None
-        hint = forwarding_hint(around.environment, listener.port, _user_name(around), socket.gethostname())
-        if hint is not None:
-            prompts.say(f"This terminal is remote. First run this on your own computer:\n\n  {hint}\n")
-            prompts.say("or use an API token: --token=- reads it from standard input.")
-        elif command is not None:
+        connection = ssh_connection(around.environment)
+        if connection is not None or command is None:
+            line = forwarding_line(connection, listener.port, _user_name(around), socket.gethostname())
+            prompts.say(f"If your browser is on another computer, run this there first:\n\n  {line}\n")
+            prompts.say("or give up here and use an API token: --token=- asks for it.")
+        if command is not None:
             open_page(command, login.loginUrl)
         prompts.say("Waiting for the browser (Ctrl-C gives up) ...")
         callback = listener.wait(login.state, around.login_wait_s)

@@ -19,7 +19,8 @@ from orionagent.config import AgentConfig, load_agent_config, save_agent_config
 from orionagent.errors import ConfigError, NotPermitted, OrionError, Permanent
 from orionagent.ipc import client
 from orionagent.paths import Paths
-from orionagent.prompts import Choice, Prompts, Question
+from orionagent.prompts import Choice, Prompts, Question, nothing_written_yet
+from orionagent.registration import start_line, sudo_line
 from orionagent.signin import Surroundings, sign_in
 from orionagent.text import duration
 from orionagent.wire import Heartbeat
@@ -54,46 +55,87 @@ def set_up_server(wishes: ServerWishes, prompts: Prompts, paths: Paths, around: 
         ConfigError: the configuration that is there is broken, or the address is unusable.
         OrionError: as `sign_in`, or what the backend refuses.
     """
-    require_writable(paths)
+    require_writable(paths, sudo_line(_words(wishes), paths))
     before = load_agent_config(paths)
-    config = msgspec.structs.replace(before, apiUrl=wishes.api_url or before.apiUrl)
-    keeps_project = False
-    if before.token and not (wishes.token or wishes.project or wishes.api_url):
-        match _ask_again(before, prompts):
-            case "keep":
-                prompts.say("Nothing changed.")
-                return before
-            case "renew":
-                keeps_project = before.project is not None
-    hostname = config.hostname or socket.gethostname()
-    backend = Backend(config, hostname)
-    try:
-        person = sign_in(backend, prompts, wishes.token, use_browser=wishes.use_browser, around=around)
-        project = wishes.project or (before.project if keeps_project else None)
-        if person.sees_projects:
-            project = choose_project(person.account, prompts, project, before.project)
-            token = person.account.make_token(project, f"{hostname} agent")
-        else:
-            token = person.token
-        config = msgspec.structs.replace(config, token=token, project=project)
+    hostname = before.hostname or socket.gethostname()
+    with nothing_written_yet():
+        config = _decide(before, wishes, hostname, prompts, around)
+        if config is None:
+            prompts.say("Nothing changed.")
+            return before
         skew_s = register(config, hostname)
-    finally:
-        backend.close()
-    os.makedirs(paths.etc, mode=0o755, exist_ok=True)
+    make_private(paths)
     save_agent_config(paths, config)
-    prompts.say(f"{hostname} now reports to {backend.base}{f', project {project}' if project else ''}.")
+    prompts.say(f"{hostname} now reports to {where(config)}.")
     prompts.say(f"Written: {paths.config}")
     if skew_s is not None and abs(skew_s) >= SKEW_WARNING_S:
         way = "behind" if skew_s > 0 else "ahead of"
         prompts.say(
-            f"This machine's clock is {duration(abs(skew_s))} {way} the backend's: sudo timedatectl set-ntp true"
+            f"This machine's clock is {duration(abs(skew_s))} {way} the backend's; run: sudo timedatectl set-ntp true"
         )
     prompts.say(next_step(paths))
     return config
 
 
-def require_writable(paths: Paths) -> None:
-    """Check that config.json can be written, before anybody is asked anything.
+def make_private(paths: Paths) -> None:
+    """Make the folder of config.json, and take the file from all others: what is written keeps a file's mode.
+
+    Raises:
+        ConfigError: the disk does not let us.
+    """
+    try:
+        os.makedirs(paths.etc, mode=0o755, exist_ok=True)
+        if os.path.exists(paths.config):
+            os.chmod(paths.config, 0o600)
+    except OSError as error:
+        raise ConfigError(f"cannot write {paths.config}: {error.strerror}; nothing was changed") from error
+
+
+def where(config: AgentConfig) -> str:
+    """Return what a configuration reports to, as people read it."""
+    return f"{config.apiUrl}{f', project {config.project}' if config.project else ''}"
+
+
+def _decide(
+    before: AgentConfig, wishes: ServerWishes, hostname: str, prompts: Prompts, around: Surroundings
+) -> AgentConfig | None:
+    """Return the configuration that the person wants, with a new token; None to keep what there is."""
+    config = msgspec.structs.replace(before, apiUrl=wishes.api_url or before.apiUrl)
+    project = wishes.project
+    if before.token and not (wishes.token or wishes.project or wishes.api_url):
+        prompts.say(f"It reports to {where(before)}.")
+        choices = [
+            Choice("keep", "keep everything as it is"),
+            Choice("project", "change the project"),
+            Choice("renew", "renew the token"),
+        ]
+        wanted = prompts.select(AGAIN, choices, "keep")
+        if wanted == "keep":
+            return None
+        project = before.project if wanted == "renew" else None
+    backend = Backend(config, hostname)
+    try:
+        person = sign_in(backend, prompts, wishes.token, use_browser=wishes.use_browser, around=around)
+        if not person.sees_projects:
+            # A token that only sends knows its project, and we have to believe what we are told of it.
+            return msgspec.structs.replace(config, token=person.token, project=project)
+        project = choose_project(person.account, prompts, project, before.project)
+        token = person.account.make_token(project, f"{hostname} agent")
+        return msgspec.structs.replace(config, token=token, project=project)
+    finally:
+        backend.close()
+
+
+def _words(wishes: ServerWishes) -> list[str]:
+    """Return the command's words once more, all but the token."""
+    given = {"--api-url": wishes.api_url, "--project": wishes.project}
+    words = [f"{option}={value}" for option, value in given.items() if value is not None]
+    words += ["--token=-"] if wishes.token else []
+    return ["setup", "--server", *words, *([] if wishes.use_browser else ["--no-browser"])]
+
+
+def require_writable(paths: Paths, sudo: str) -> None:
+    """Check that config.json can be written, before anybody is asked anything; `sudo` is the line to type if not.
 
     Raises:
         NotPermitted: this user may not.
@@ -106,18 +148,7 @@ def require_writable(paths: Paths) -> None:
         return
     if os.geteuid() == 0 or os.statvfs(folder).f_flag & os.ST_RDONLY:
         raise ConfigError(f"cannot write {paths.config}: {folder} is on a read-only disk; remount it writable")
-    raise NotPermitted(f"cannot write {paths.config}: permission denied; run: sudo orion setup --server")
-
-
-def _ask_again(before: AgentConfig, prompts: Prompts) -> str:
-    where = f"{before.apiUrl}{f', project {before.project}' if before.project else ''}"
-    prompts.say(f"It reports to {where}.")
-    choices = [
-        Choice("keep", "keep everything as it is"),
-        Choice("project", "change the project"),
-        Choice("renew", "renew the token"),
-    ]
-    return prompts.select(AGAIN, choices, "keep")
+    raise NotPermitted(f"cannot write {paths.config}: permission denied; run: {sudo}")
 
 
 def choose_project(account: Account, prompts: Prompts, wanted: str | None, preferred: str | None = None) -> str:
@@ -149,7 +180,8 @@ def create_project(account: Account, prompts: Prompts, wanted: str | None, taken
     """Create a project, asking again where the backend does not like its name; return the name."""
     while True:
         name = wanted or prompts.text(NEW_PROJECT, "", lambda typed: _check_new(typed, taken))
-        label = name.replace("-", " ").title() if wanted else prompts.text(LABEL, name, lambda _: None)
+        label = name.replace("-", " ").title()
+        label = label if wanted else prompts.text(LABEL, label, lambda _: None)
         try:
             return account.add_project(name, label).name
         except Permanent as error:
@@ -196,7 +228,5 @@ def next_step(paths: Paths) -> str:
     except OrionError as error:
         if error.code != "not-running":
             return f"The running daemon has not taken it up: {error.message}"
-        if paths.root != "/":
-            return f"Next: ORION_ROOT={paths.root} orion daemon --foreground"
-        return "Next: sudo systemctl enable --now orion-agent"
+        return f"Next: {start_line(paths)}"
     return "The running daemon has taken it up. Next, in an application's folder: orion setup --source"

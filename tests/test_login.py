@@ -1,6 +1,8 @@
 """The browser login's callback takes the token of its own login, once, and nothing else."""
 
+import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from orionagent.login import (
     Callback,
     CallbackListener,
     browser_command,
-    forwarding_hint,
+    forwarding_line,
     is_page,
     judge,
+    ssh_connection,
 )
 
 STATE = "6b5d3f10-8f5e-4f0e-9f6b-0d8a5a3b7c11"
@@ -127,9 +130,26 @@ def test_a_browser_is_opened_only_where_there_is_one_and_never_as_root() -> None
 
 
 def test_over_ssh_the_line_to_type_is_named() -> None:
-    far = {"SSH_CONNECTION": "10.0.0.2 5000 203.0.113.9 22"}
-    assert forwarding_hint(far, 7777, "ann", "web1") == "ssh -L 7777:127.0.0.1:7777 ann@203.0.113.9"
-    assert forwarding_hint({}, 7777, "ann", "web1") is None
+    line = "ssh -L 7777:127.0.0.1:7777 ann@"
+    assert forwarding_line("10.0.0.2 5000 203.0.113.9 22", 7777, "ann", "web1") == f"{line}203.0.113.9"
+    assert forwarding_line(None, 7777, "ann", "web1") == f"{line}web1"
+    assert (
+        forwarding_line("::2 5000 2001:db8::1 2222", 7, "ann", "web1") == "ssh -p 2222 -L 7:127.0.0.1:7 ann@2001:db8::1"
+    )
+
+
+def test_ssh_is_recognised_behind_sudo_which_clears_the_environment() -> None:
+    far = "10.0.0.2 5000 203.0.113.9 22"
+    assert ssh_connection({"SSH_CONNECTION": far}) == far
+    # A shell with the variable starts one without it, as sudo does.
+    cleared = subprocess.Popen(
+        ["sh", "-c", "env -i sh -c 'echo $$; read line' & wait"],
+        env={"PATH": os.environ["PATH"], "SSH_CONNECTION": far}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert cleared.stdout is not None
+    assert ssh_connection({}, int(cleared.stdout.readline())) == far
+    cleared.communicate(b"")
+    assert ssh_connection({}, 1) is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 
 from orionagent.config import ScriptConfig
 from orionagent.ipc import client
-from orionagent.wizard_source import sudo_line
+from orionagent.paths import Paths
+from orionagent.registration import registering_words, sudo_line
 from tests.console.process import ConsoleProcess
 
 ORION = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "bin" / "orion")]
@@ -201,7 +202,7 @@ def test_a_person_chooses_edits_and_sees_the_first_output(daemon: Path, app: Pat
         if IS_ROOT:
             child.expect("Which user")
             child.send("nobody-such\r")
-            child.expect("no such user")
+            child.expect("there is no user .nobody-such.")
             child.send("\x15root\r")
         child.expect("Keep the token out of git")
         child.send("y")
@@ -217,7 +218,11 @@ def test_without_the_rights_the_exact_line_is_named() -> None:
     script = ScriptConfig(
         name="api", command="node dist/index.js --x='1'", cwd="/srv/my app", user="ann", autoRestart=False, source="API"
     )
-    assert sudo_line(script) == (
+    assert sudo_line(registering_words(script, is_known=False), Paths("/")) == (
         "sudo orion script add api 'node dist/index.js --x='\"'\"'1'\"'\"'' '--cwd=/srv/my app' --user=ann"
         " --no-auto-restart --set=source=API"
+    )
+    assert sudo_line(registering_words(script, is_known=True), Paths("/my/root")) == (
+        "sudo ORION_ROOT=/my/root orion script set api 'command=node dist/index.js --x='\"'\"'1'\"'\"''"
+        " 'cwd=/srv/my app' autoRestart=false captureOutput=true user=ann source=API"
     )
