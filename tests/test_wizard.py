@@ -122,6 +122,66 @@ def test_a_broken_config_is_never_overwritten(root: Path, console: ConsoleProces
     assert (root / "etc" / "orion" / "config.json").read_text(encoding="utf-8") == '{"token": "t", '
 
 
+@pytest.mark.parametrize("answers", ["", "\r", "\n"])
+def test_a_token_from_standard_input_must_be_there(answers: str, root: Path) -> None:
+    code, _, errors = setup(root, "--token=-", "--yes", standard_input=answers, ORION_TOKEN="another")
+    assert code == 2
+    assert "standard input is empty" in errors
+
+
+def test_a_token_that_is_typed_for_standard_input_is_not_shown(root: Path, console: ConsoleProcess) -> None:
+    child = spawn(root, "--api-url", console.url, "--project=shop", "--yes", "--token=-")
+    try:
+        child.expect("API token: ")
+        child.send(f"{console.token}\r")
+        child.expect("now reports to")
+        assert console.token not in str(child.before)
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+    assert child.exitstatus == 0
+
+
+def test_others_can_read_neither_the_new_token_nor_the_old_file(root: Path, console: ConsoleProcess) -> None:
+    (root / "etc" / "orion").mkdir(parents=True)
+    path = root / "etc" / "orion" / "config.json"
+    path.write_text("{}", encoding="utf-8")
+    path.chmod(0o644)
+    assert setup(root, "--api-url", console.url, "--project=shop", "--yes", ORION_TOKEN=console.token)[0] == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("moves", "project", "is_renewed"), [("", "shop", False), (DOWN, "other", True), (DOWN * 2, "shop", True)]
+)
+def test_a_second_set_up_keeps_changes_the_project_or_renews_the_token(
+    moves: str, project: str, is_renewed: bool, root: Path, console: ConsoleProcess
+) -> None:
+    console.post("/api/projects", {"name": "other", "label": ""})
+    setup(root, "--api-url", console.url, "--project", "shop", "--yes", ORION_TOKEN=console.token)
+    before = written(root)
+    child = spawn(root)
+    try:
+        child.expect(f"It reports to {console.url}, project shop")
+        child.expect("renew the token")
+        child.send(f"{moves}\r")
+        if is_renewed:
+            child.expect("How do you want to sign in to http")
+            child.send(f"{DOWN}\r")
+            child.expect("API token:")
+            child.send(f"{console.token}\r")
+        if project == "other":
+            child.expect("a new project")
+            child.send("\x1b[A\r")
+        child.expect("now reports to" if is_renewed else "Nothing changed")
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+    assert child.exitstatus == 0
+    assert written(root)["project"] == project
+    assert (written(root)["token"] != before["token"]) is is_renewed
+
+
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 def test_a_person_types_a_token_and_makes_a_project(term: str, root: Path, console: ConsoleProcess) -> None:
     console.post("/api/projects", {"name": "old", "label": "Old"})
@@ -152,18 +212,6 @@ def test_a_person_types_a_token_and_makes_a_project(term: str, root: Path, conso
     assert child.exitstatus == 0
     assert written(root)["project"] == "new-shop"
     assert console.token not in seen
-
-
-def test_an_interrupted_set_up_writes_nothing(root: Path, console: ConsoleProcess) -> None:
-    child = spawn(root, "--api-url", console.url)
-    try:
-        child.expect("How do you want to sign in")
-        child.sendintr()
-        child.expect(pexpect.EOF)
-    finally:
-        child.close(force=True)
-    assert child.exitstatus == 130
-    assert not (root / "etc").exists()
 
 
 def fake_browser(root: Path) -> str:
@@ -216,6 +264,7 @@ def test_without_a_browser_the_page_is_only_printed_and_over_ssh_the_way_to_it(r
             child.expect("How do you want to sign in")
             child.send("\r")
             child.expect(r"ssh -L (\d+):127.0.0.1:\1 ann@203.0.113.9")
+            child.expect("or give up here and use an API token: --token=-")
             child.expect("Waiting for the browser")
             child.sendintr()
             child.expect(pexpect.EOF)

@@ -34,10 +34,13 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = DEADL
     pytest.fail(f"never happened: {what}")
 
 
-def run_quietly(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def run_quietly(
+    argv: Sequence[str], environment: Mapping[str, str], cwd: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end without stopping this process's greenlets."""
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        argv, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        argv, env=dict(environment), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=cwd
     ) as process:
         pool = gevent.get_hub().threadpool
         out, err = pool.apply(process.communicate, (None, DEADLINE_S))

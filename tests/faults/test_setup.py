@@ -2,19 +2,43 @@
 
 import json
 import os
+import socket
 import subprocess
-from contextlib import closing
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
+import pexpect
 import pytest
 
+from orionagent.paths import Paths
 from tests.console.process import ConsoleProcess
+from tests.end_to_end.daemon import Daemon
 from tests.faults.certificates import Mode
 from tests.faults.fixtures import FaultyBackend
-from tests.test_wizard import ORION, environment, setup, written
+from tests.login_backend import TOKEN as PERSON_S_TOKEN
+from tests.login_backend import LoginBackend
+from tests.test_wizard import DOWN, ORION, environment, fake_browser, setup, spawn, written
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 TOKEN = "token-of-the-test"
+USUAL_PORT = 7777
+# The wizard with a shorter patience for the browser than a person has.
+IMPATIENT = """
+import os, sys
+from orionagent.errors import OrionError
+from orionagent.paths import Paths
+from orionagent.prompts import choose_prompts
+from orionagent.request import report_error
+from orionagent.signin import Surroundings
+from orionagent.wizard import ServerWishes, set_up_server
+around = Surroundings(uid=os.geteuid(), login_wait_s=0.3)
+try:
+    set_up_server(ServerWishes(api_url=sys.argv[1]), choose_prompts(unattended=False), Paths.from_environment(), around)
+except OrionError as error:
+    sys.exit(report_error(error, False))
+"""
 NOT_FOR_PEOPLE = ["/projects"]  # this backend takes what agents send, and nothing else
 
 
@@ -92,3 +116,111 @@ def test_a_config_without_a_token_keeps_its_other_keys(root: Path) -> None:
         backend.rule(missing_routes=NOT_FOR_PEOPLE)
         assert setup(root, "--api-url", backend.url, "--yes", ORION_TOKEN=TOKEN)[0] == 0
     assert {"hostname": "web9", "heartbeatInterval": 5000, "token": TOKEN}.items() <= dict(written(root)).items()
+
+
+@pytest.fixture
+def console(root: Path) -> Iterator[ConsoleProcess]:
+    with ConsoleProcess(root / "console") as found:
+        yield found
+
+
+def test_a_login_that_nobody_confirms_ends_with_what_to_do(root: Path) -> None:
+    with LoginBackend() as backend:
+        child = pexpect.spawn(
+            sys.executable, ["-I", "-c", IMPATIENT, backend.url], env=environment(root), encoding="utf-8", timeout=60
+        )
+        try:
+            child.expect("How do you want to sign in")
+            child.send("\r")
+            child.expect("nobody confirmed in the browser within .* run the set-up again, or use --token")
+            child.expect(pexpect.EOF)
+        finally:
+            child.close(force=True)
+    assert child.exitstatus == 1
+    assert not (root / "etc").exists()
+
+
+def test_a_login_works_while_another_program_has_the_usual_port(root: Path) -> None:
+    with LoginBackend() as backend, ExitStack() as stack:
+        # Where it is taken already, somebody else is that other program.
+        with suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", USUAL_PORT)))
+        child = spawn(root, "--api-url", backend.url, BROWSER=fake_browser(root))
+        try:
+            child.expect("How do you want to sign in")
+            child.send("\r")
+            child.expect("Which project")
+            child.send("\r")
+            child.expect("now reports to")
+            child.expect(pexpect.EOF)
+        finally:
+            child.close(force=True)
+    assert child.exitstatus == 0
+
+
+STEPS = [
+    ("How do you want to sign in", f"{DOWN}\r"),
+    ("API token:", "TOKEN\r"),
+    ("a new project", "\x1b[A\r"),
+    ("Name of the new project", "shop\r"),
+    ("Title of the project", ""),
+]
+
+
+@pytest.mark.parametrize("asked", range(1, len(STEPS) + 1))
+def test_a_set_up_that_is_interrupted_at_any_question_writes_nothing_and_says_so(
+    asked: int, root: Path, console: ConsoleProcess
+) -> None:
+    child = spawn(root, "--api-url", console.url)
+    try:
+        for number, (question, answer) in enumerate(STEPS[:asked], 1):
+            child.expect(question)
+            if number < asked:
+                child.send(answer.replace("TOKEN", console.token))
+        child.sendintr()
+        child.expect("Given up: nothing was written")
+        child.expect(pexpect.EOF)
+        assert console.token not in str(child.before)
+    finally:
+        child.close(force=True)
+    assert child.exitstatus == 130
+    assert not (root / "etc").exists()
+    assert [project["name"] for project in console.get("/api/projects")] == ["local"]
+
+
+def command_lines() -> str:
+    """Return how every process of this machine was called, as anybody can see it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().decode(errors="replace"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return "\n".join(found)
+
+
+def test_tokens_show_up_in_no_process_list_output_log_or_other_file(root: Path) -> None:
+    secrets = [PERSON_S_TOKEN, "agent-token"]
+    with LoginBackend() as backend:
+        child = spawn(root, "--api-url", backend.url, BROWSER=fake_browser(root))
+        seen = []
+        try:
+            child.expect("How do you want to sign in")
+            child.send("\r")
+            for question, answer in (("Which project", "\r"), ("now reports to", ""), (pexpect.EOF, "")):
+                child.expect(question)
+                seen += [str(child.before), command_lines()]
+                child.send(answer)
+        finally:
+            child.close(force=True)
+        assert child.exitstatus == 0
+        agent = Daemon(Paths(str(root)))
+        try:
+            agent.start()
+            seen += [command_lines(), agent.cli("status", "--json").stdout, agent.cli("doctor", "--json").stdout]
+        finally:
+            agent.close()
+    for secret in secrets:
+        assert not any(secret in text for text in seen)
+        holders = [path.name for path in root.rglob("*") if path.is_file() and secret in path.read_text("utf-8")]
+        assert holders == (["config.json"] if secret == "agent-token" else [])
