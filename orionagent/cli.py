@@ -184,8 +184,8 @@ def version(request: Request) -> int:
     """`orion version`: of this command, and of the daemon where that is another one."""
     try:
         daemon = request.call("version")
-    except NotRunning:
-        daemon = None
+    except OrionError:
+        daemon = None  # this command's version is known all the same; what ails the daemon is the doctor's matter
     text = version_text()
     if daemon is not None and daemon.get("version") != __version__:
         text += f"the running daemon is {daemon.get('version')}; restart it to use this version\n"

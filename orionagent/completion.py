@@ -74,7 +74,8 @@ _orion() {{
     [[ $previous == "=" ]] && previous=${{COMP_WORDS[COMP_CWORD - 2]}}
     [[ $current == "=" ]] && current=
     case "$previous" in
-        {"|".join(FOLDERS)}) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
+        {"|".join(FOLDERS)}) compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
         --user) mapfile -t COMPREPLY < <(compgen -u -- "$current"); return ;;
         --level) mapfile -t COMPREPLY < <(compgen -W "{" ".join(LEVELS)}" -- "$current"); return ;;
         {"|".join(value_options())}) return ;;
@@ -113,7 +114,10 @@ def zsh() -> str:
 # zsh completion for orion; load it with: source <(orion completion zsh)
 _orion() {{
     local -a choices
-    case $words[CURRENT-1] in
+    local option=$words[CURRENT-1]
+    # Behind the sign of "--level=warn" it is as if a word of its own began.
+    [[ $words[CURRENT] == --*=* ]] && option=${{words[CURRENT]%%=*}} && compset -P '*='
+    case $option in
         ({"|".join(FOLDERS)}) _files -/; return ;;
         (--user) _users; return ;;
         (--level) choices=({" ".join(LEVELS)}); _describe level choices; return ;;

@@ -62,7 +62,7 @@ OPTION_SUMMARIES = {
     "--server": "set up this server, once per machine",
     "--source": "set up the application in the current folder",
     "--api-url": "the backend's address",
-    "--token": "an API token; - reads it from standard input, ORION_TOKEN works too",
+    "--token": "an API token; - reads it from standard input, hidden; ORION_TOKEN works too",
     "--project": "the project, created where there is none of this name",
     "--no-browser": "print the login page's address only",
     "--yes": "ask nothing, take every default",

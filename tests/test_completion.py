@@ -116,6 +116,7 @@ def test_bash_completes_every_command_and_values_behind_an_equals_sign(home: Pat
         ("orion script start ap", "orion script start api-backend "),
         ("orion logs --fol", "orion logs --follow "),
         ("orion log --level wa", "orion log --level warn "),
+        ("orion logs --level=wa", "orion logs --level=warn "),
     ],
 )
 def test_zsh_completes(typed: str, completed: str, home: Path) -> None:

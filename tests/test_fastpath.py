@@ -1,9 +1,16 @@
 """The fast path says and asks exactly what the docopt path does, and imports next to nothing."""
 
+import fcntl
 import os
+import pty
+import shutil
+import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +37,13 @@ INPUTS: tuple[list[str | bytes], ...] = (
     ["log", "info", ""],
     ["log", "info", "--", "-x"],
     ["log", "info", "--"],
+    ["log", "info", "x", "--"],
+    ["log", "info", "--json"],
+    ["log", "info", "-"],
+    ["log", "info", "   "],
+    ["log", "INFO", "x"],
+    ["log", b"inf\xff", "x"],
+    ["log", "info", "x" * 100_000],
     ["log", "warn", 'quote " backslash \\ tab \t newline \n bell \x07'],
     ["log", "warn", "gr\u00fc\u00dfe \u4e16\u754c \U0001f680 \u2028"],
     ["log", "warn", b"undecodable \xff\xfe bytes"],
@@ -43,12 +57,17 @@ INPUTS: tuple[list[str | bytes], ...] = (
     ["status", "--json"],
     ["status", "--wach"],
     ["status", "extra"],
+    ["status", "--"],
     ["ping"],
     ["ping", "--json"],
     ["ping", "now"],
+    ["ping", "-"],
     ["version"],
     ["version", "--json"],
     ["--version"],
+    ["version", "--help"],
+    ["log", "--help"],
+    [],
 )
 STATUS = ok({"text": "agent  0.1.0 \x1b[32mrunning\x1b[0m \u4e16\n"})
 GOOD = {
@@ -68,7 +87,7 @@ DAEMONS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(command: list[str], arguments: Sequence[str | bytes], root: Path) -> tuple[int, bytes, bytes]:
+def run(command: list[str], arguments: Sequence[str | bytes], root: Path | str) -> tuple[int, bytes, bytes]:
     environment = {"ORION_ROOT": str(root), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, timeout=30, check=False)
     return done.returncode, done.stdout, done.stderr
@@ -94,6 +113,106 @@ def test_both_paths_give_the_same_answer_and_ask_the_same_question(daemon: Scrip
 def test_both_paths_give_the_same_answer_without_a_daemon(root: Path) -> None:
     for arguments in INPUTS:
         assert run(FAST, arguments, root) == run(SLOW, arguments, root), arguments
+
+
+def run_in_terminal(
+    command: list[str], arguments: Sequence[str], root: Path, more: dict[str, str]
+) -> tuple[int, bytes]:
+    """Run a command in a terminal of 97 columns; return its exit code and what is to be seen."""
+    terminal, ours = pty.openpty()
+    try:
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 97, 0, 0))
+        environment = {"ORION_ROOT": str(root), "PATH": os.environ["PATH"], **more}
+        done = subprocess.run(
+            [*command, *arguments], env=environment, stdin=ours, stdout=ours, stderr=ours, timeout=30, check=False
+        )
+        os.set_blocking(terminal, False)
+        shown = b""
+        with suppress(BlockingIOError):
+            shown = os.read(terminal, 65536)
+        return done.returncode, shown
+    finally:
+        os.close(terminal)
+        os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("good", {"TERM": "xterm"}),
+        ("good", {"TERM": "xterm", "NO_COLOR": "1"}),
+        ("good", {"TERM": "xterm", "NO_COLOR": ""}),
+        ("good", {"TERM": "dumb"}),
+        ("good", {}),
+        ("refusing", {"TERM": "xterm"}),
+        (None, {"TERM": "xterm"}),
+    ],
+)
+def test_both_paths_show_and_ask_the_same_in_a_terminal(kind: str | None, more: dict[str, str], root: Path) -> None:
+    wanted = (["status"], ["log", "info", "x"], ["ping"], ["version"], ["status", "--json"])
+    if kind is None:
+        for arguments in wanted:
+            assert run_in_terminal(FAST, arguments, root, more) == run_in_terminal(SLOW, arguments, root, more)
+        return
+    with ScriptedDaemon(root, DAEMONS[kind]) as daemon:
+        for arguments in wanted:
+            fast = run_in_terminal(FAST, arguments, root, more)
+            asked_fast = daemon.take_requests()
+            assert fast == run_in_terminal(SLOW, arguments, root, more), arguments
+            assert daemon.take_requests()[-1] == asked_fast[-1], arguments
+            assert asked_fast[0].get("columns", 97) == 97
+
+
+def make_trouble(trouble: str, root: Path) -> str:
+    """Put something else in the socket's place; return the ORION_ROOT to use."""
+    path = root / "run" / "orion" / "agent.sock"
+    path.parent.mkdir(parents=True)
+    match trouble:
+        case "a file":
+            path.write_bytes(b"")
+        case "a folder":
+            path.mkdir()
+        case "nobody listens":
+            with socket.socket(socket.AF_UNIX) as left_behind:
+                left_behind.bind(str(path))
+        case "a file in the way":
+            shutil.rmtree(root / "run")
+            (root / "run").write_bytes(b"")
+        case "too long":
+            return f"{root}/{'long/' * 30}"
+        case "dots":
+            return f"{root}/../{root.name}/./"
+        case "relative":
+            return os.path.relpath(root)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    "trouble", ["a file", "a folder", "nobody listens", "a file in the way", "too long", "dots", "relative"]
+)
+def test_both_paths_say_the_same_of_a_socket_that_is_none(trouble: str, root: Path) -> None:
+    where = make_trouble(trouble, root)
+    for arguments in (["log", "info", "x"], ["status"], ["ping"], ["version"]):
+        assert run(FAST, arguments, where) == run(SLOW, arguments, where), arguments
+
+
+# Root goes through every door: these two keys are taken from it, and it is like anybody else.
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, and setpriv to take its rights"
+)
+@pytest.mark.parametrize("closed", ["agent.sock", "."])
+def test_both_paths_say_the_same_of_a_socket_that_is_not_for_this_user(closed: str, root: Path) -> None:
+    with ScriptedDaemon(root, GOOD):
+        locked = root / "run" / "orion" / closed
+        locked.chmod(0)
+        os.chown(locked, 65534, 65534)
+        for arguments in (["log", "info", "x"], ["status"], ["ping"], ["version"]):
+            fast = run([*WITHOUT_RIGHTS, *FAST], arguments, root)
+            assert fast == run([*WITHOUT_RIGHTS, *SLOW], arguments, root)
+            assert arguments == ["version"] or b"ermission denied" in fast[2], fast
 
 
 def test_a_good_answer_is_asked_for_once(root: Path) -> None:
