@@ -173,7 +173,8 @@ def reload(request: Request) -> int:
 
 def doctor(request: Request) -> int:
     """`orion doctor`: fails when something needs to be mended."""
-    from orionagent.doctor import diagnose, is_sick, render_findings  # noqa: PLC0415
+    from orionagent.doctor import diagnose  # noqa: PLC0415
+    from orionagent.findings import is_sick, render_findings  # noqa: PLC0415
 
     findings = diagnose(request.paths, os.uname().nodename)
     request.show([finding._asdict() for finding in findings], render_findings(findings, color=request.color))

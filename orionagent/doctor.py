@@ -1,41 +1,28 @@
-"""Owns `orion doctor`: what may be wrong with an installation, each finding with its remedy.
+"""Owns `orion doctor`: what may be wrong with an installation, from its files to its backend and its daemon.
 
 Must not change anything. What this user may not look at is said, not guessed.
 """
 
 import os
-import shutil
-import stat
 import subprocess
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from orionagent import __version__
 from orionagent.backend import Backend
-from orionagent.config import AgentConfig, load_agent_config
-from orionagent.envfile import read_env_file
-from orionagent.errors import BackendError, ConfigError, NotRunning, OrionError, Refused, Retryable
+from orionagent.config import AgentConfig
+from orionagent.errors import BackendError, NotRunning, OrionError, Refused, Retryable
+from orionagent.findings import Finding, Level, problem
+from orionagent.inspection import SET_UP, TAKE_UP, check_buffer_file, check_config, check_folder, check_scripts
 from orionagent.ipc import client
 from orionagent.paths import Paths
-from orionagent.scriptfile import ScriptConfig, check_script_target, load_scripts
-from orionagent.text import duration, escape_lines, size, style
+from orionagent.text import duration
 
-Level = Literal["ok", "note", "warning", "problem"]
-STYLES: dict[Level, str] = {"ok": "32", "note": "2", "warning": "33", "problem": "31"}
 UNIT = "orion-agent"
 SKEW_WARNING_S = 5.0
 SKEW_PROBLEM_S = 60.0
-FREE_WARNING_BYTES = 100 << 20
 ANSWER_S = 10.0
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at. `remedy` is empty where nothing needs to be done."""
-
-    level: Level
-    subject: str
-    text: str
-    remedy: str = ""
+REACH = "check network, proxy and apiUrl"
 
 
 def diagnose(paths: Paths, hostname: str) -> list[Finding]:
@@ -44,113 +31,12 @@ def diagnose(paths: Paths, hostname: str) -> list[Finding]:
     config, about_config = check_config(paths)
     found += about_config
     found += check_scripts(paths)
+    found += check_buffer_file(paths)
     if config is not None and config.token:
         found += check_backend(config, config.hostname or hostname)
     found += check_unit(paths)
     found += check_daemon(paths)
     return found
-
-
-def is_sick(findings: Sequence[Finding]) -> bool:
-    """Tell whether any of them needs to be mended."""
-    return any(finding.level == "problem" for finding in findings)
-
-
-def render_findings(findings: Sequence[Finding], *, color: bool) -> str:
-    """Return the findings as lines, each remedy below its finding."""
-    lines = []
-    for level, subject, text, remedy in findings:
-        mark = style(f"{level:<8}", STYLES[level], color)
-        lines.append(f"{mark} {subject:<8} {escape_lines(text, ' ' * 18)}\n")
-        if remedy:
-            lines.append(f"{'':<18}-> {escape_lines(remedy, ' ' * 21)}\n")
-    problems = sum(finding.level == "problem" for finding in findings)
-    return "".join(lines) + (f"{problems} to mend\n" if problems else "nothing to mend\n")
-
-
-# -- files ------------------------------------------------------------------------------------------------
-
-
-def check_folder(paths: Paths) -> Iterator[Finding]:
-    """Look at /etc/orion and at the room on its disk."""
-    if not os.path.isdir(paths.etc):
-        yield Finding("problem", "folder", f"there is no {paths.etc}", "sudo orion setup --server")
-        return
-    found = os.stat(paths.etc)
-    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        text = f"others can write {paths.etc}, and so what is run as root"
-        yield Finding("problem", "folder", text, f"sudo chmod go-w {paths.etc}")
-    if os.statvfs(paths.etc).f_flag & os.ST_RDONLY:
-        text = f"{paths.etc} is on a read-only disk: nothing can be buffered there"
-        yield Finding("problem", "disk", text, "remount it writable")
-        return
-    free = shutil.disk_usage(paths.etc).free
-    if free < FREE_WARNING_BYTES:
-        text = f"only {size(free)} are free at {paths.etc}, where the buffer is"
-        yield Finding("warning", "disk", text, "make room, or set bufferMaxBytes")
-    else:
-        yield Finding("ok", "disk", f"{size(free)} free at {paths.etc}")
-
-
-def check_config(paths: Paths) -> tuple[AgentConfig | None, list[Finding]]:
-    """Look at config.json; return what it says where it can be read."""
-    if os.path.exists(paths.config) and not os.access(paths.config, os.R_OK):
-        return None, [Finding("note", "config", f"{paths.config} is not for this user", "sudo orion doctor")]
-    try:
-        config = load_agent_config(paths)
-    except ConfigError as error:
-        return None, [Finding("problem", "config", error.message)]
-    found = []
-    if not os.path.exists(paths.config):
-        return config, [Finding("problem", "config", f"there is no {paths.config}", "sudo orion setup --server")]
-    mode = stat.S_IMODE(os.stat(paths.config).st_mode)
-    if mode & 0o077:
-        text = f"others can read {paths.config} and the token in it (mode {mode:04o})"
-        found.append(Finding("problem", "config", text, f"sudo chmod 600 {paths.config}"))
-    if not config.token:
-        found.append(Finding("problem", "config", f"{paths.config} has no token", "sudo orion setup --server"))
-    return config, found or [Finding("ok", "config", paths.config)]
-
-
-def check_scripts(paths: Paths) -> Iterator[Finding]:
-    """Look at scripts.json, and at each script's folder, users and environment file."""
-    try:
-        scripts = load_scripts(paths)
-    except ConfigError as error:
-        yield Finding("problem", "scripts", error.message)
-        return
-    bad = False
-    for script in scripts:
-        for finding in check_script(script):
-            bad = True
-            yield finding
-    if not bad:
-        yield Finding("ok", "scripts", f"{len(scripts)} in {paths.scripts}" if scripts else "none yet")
-
-
-def check_script(script: ScriptConfig) -> Iterator[Finding]:
-    """Look at what a script needs to start."""
-    try:
-        if script.cwd is not None:
-            os.stat(script.cwd)
-    except PermissionError:
-        yield Finding("note", "scripts", f"{script.cwd} is not for this user", "sudo orion doctor")
-        return
-    except OSError:
-        pass  # The check below says it in better words.
-    try:
-        check_script_target(script)
-    except ConfigError as error:
-        text = error.message.replace(f"cannot add {script.name}", f"cannot start {script.name}")
-        yield Finding("problem", "scripts", text, f"orion script set {script.name} ..., or orion script remove")
-    if script.envFile is not None:
-        if os.path.exists(script.envFile) and not os.access(script.envFile, os.R_OK):
-            yield Finding("note", "scripts", f"{script.envFile} is not for this user", "sudo orion doctor")
-            return
-        try:
-            read_env_file(script.envFile)
-        except ConfigError as error:
-            yield Finding("problem", "scripts", f"cannot start {script.name}: {error.message}")
 
 
 # -- backend ----------------------------------------------------------------------------------------------
@@ -163,9 +49,9 @@ def check_backend(config: AgentConfig, hostname: str) -> Iterator[Finding]:
         try:
             backend.fetch_commands(hostname)
         except Refused as error:
-            yield Finding("problem", "backend", error.message, "sudo orion setup --server")
+            yield problem("backend", error.message, SET_UP)
         except Retryable as error:
-            yield Finding("problem", "backend", error.message, "check network, proxy and apiUrl")
+            yield problem("backend", error.message, REACH)
             return
         except BackendError:
             # It is there and took the token; what it does not know is no matter of the installation.
@@ -189,12 +75,12 @@ def check_clock(skew_s: float | None) -> Iterator[Finding]:
 # -- service ----------------------------------------------------------------------------------------------
 
 
-def check_unit(paths: Paths) -> Iterator[Finding]:
-    """Ask systemd about the service, where it is in charge."""
-    if paths.root != "/" or not os.path.isdir("/run/systemd/system"):
+def check_unit(paths: Paths, booted: str = "/run/systemd/system") -> Iterator[Finding]:
+    """Ask systemd about the service, where it is in charge: the folder `booted` says so, see sd_booted(3)."""
+    if paths.root != "/" or not os.path.isdir(booted):
         return
     if _systemctl("cat", UNIT) is None:
-        yield Finding("problem", "service", f"systemd knows no {UNIT}", "install it again")
+        yield Finding("problem", "service", f"systemd knows no {UNIT}", "curl -fsSL https://install.orion.dev | bash")
         return
     enabled = _systemctl("is-enabled", UNIT)
     if enabled not in ("enabled", "enabled-runtime", "static", "alias"):
@@ -232,14 +118,15 @@ def check_daemon(paths: Paths) -> Iterator[Finding]:
         yield Finding("problem", "daemon", error.message.split(";")[0], start)
         return
     except OrionError as error:
-        yield Finding("problem", "daemon", error.message)
+        yield problem("daemon", error.message, "sudo orion doctor")
         return
     yield Finding("ok", "daemon", f"version {status['version']}, up {duration(status['uptimeSeconds'])}")
     if status["version"] != __version__:
         text = f"this command is version {__version__}, the daemon another"
         yield Finding("warning", "daemon", text, f"sudo systemctl reload {UNIT}")
     if status.get("configError"):
-        yield Finding("problem", "daemon", f"it goes on with an older configuration: {status['configError']}")
+        text = f"it goes on with an older configuration: {status['configError'].split('; ')[0]}"
+        yield Finding("problem", "daemon", text, TAKE_UP)
     yield from check_delivery(status)
 
 
@@ -247,18 +134,23 @@ def check_delivery(status: dict[str, Any]) -> Iterator[Finding]:
     """Judge the daemon's link and buffer."""
     link, buffer = status.get("link") or {}, status.get("buffer") or {}
     if link.get("state") == "not-configured":
-        yield Finding("problem", "backend", "the daemon has no token", "sudo orion setup --server, then orion reload")
+        yield Finding("problem", "backend", "the daemon has no token", SET_UP)
     elif link.get("state") in ("retrying", "paused"):
-        yield Finding("problem", "backend", f"the daemon is {link['state']}: {link.get('lastError')}")
+        remedy = REACH if link["state"] == "retrying" else SET_UP
+        yield problem("backend", f"the daemon is {link['state']}: {link.get('lastError')}", remedy)
     if buffer.get("memoryOnly"):
         text = f"entries are kept in memory only: {buffer.get('diskError') or 'the disk takes none'}"
         yield Finding("problem", "buffer", text, "make the disk writable, or make room")
-    for key, text in (
-        ("droppedTotal", "entries were dropped as the buffer was full"),
-        ("rejectedTotal", "entries were refused by the backend; they are in rejected.jsonl"),
-    ):
-        if buffer.get(key):
-            yield Finding("warning", "buffer", f"{buffer[key]} {text}")
+    if buffer.get("droppedTotal"):
+        text = f"{entries(buffer['droppedTotal'])} dropped since it started, for the buffer was full"
+        yield Finding("warning", "buffer", text, "keep the backend in reach, or set bufferMaxEntries higher")
+    if buffer.get("rejectedTotal"):
+        text = f"{entries(buffer['rejectedTotal'])} refused by the backend"
+        yield Finding("warning", "buffer", text, "see rejected.jsonl beside the buffer for which, and why")
     if not buffer.get("memoryOnly"):
-        entries = buffer.get("entries", 0)
-        yield Finding("ok", "buffer", f"{entries} entries wait" if entries else "empty")
+        yield Finding("ok", "buffer", f"{entries(buffer['entries'])} waiting" if buffer.get("entries") else "empty")
+
+
+def entries(count: int) -> str:
+    """Return a number of entries in words that fit it."""
+    return f"{count} {'entry' if count == 1 else 'entries'}"

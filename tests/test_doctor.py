@@ -11,14 +11,8 @@ from typing import Any
 import pytest
 
 from orionagent import __version__
-from orionagent.doctor import (
-    Finding,
-    check_clock,
-    check_delivery,
-    diagnose,
-    is_sick,
-    render_findings,
-)
+from orionagent.doctor import check_clock, check_delivery, check_unit, diagnose
+from orionagent.findings import Finding, is_sick, render_findings
 from orionagent.paths import Paths
 from tests.console.process import ConsoleProcess
 from tests.scripted_daemon import ScriptedDaemon, ok
@@ -54,7 +48,9 @@ def write(path: str, value: object, mode: int) -> None:
 
 
 def problems(paths: Paths) -> list[Finding]:
-    return [finding for finding in diagnose(paths, "web1") if finding.level in ("problem", "warning")]
+    found = [finding for finding in diagnose(paths, "web1") if finding.level in ("problem", "warning")]
+    assert all(finding.remedy for finding in found), found
+    return found
 
 
 def test_a_sound_installation_has_nothing_to_mend(sound: Paths, console: ConsoleProcess) -> None:
@@ -107,7 +103,68 @@ def test_nothing_set_up_is_said_with_the_way_to_do_it(root: Path) -> None:
 def test_a_script_that_cannot_start_is_a_problem(script: dict[str, str], said: str, sound: Paths) -> None:
     write(sound.scripts, [script], 0o644)
     (found,) = problems(sound)
-    assert said in found.text
+    assert said in f"{found.text}; {found.remedy}"
+
+
+def test_a_missing_user_is_mended_by_the_line_that_is_named(sound: Paths) -> None:
+    write(sound.scripts, [{"name": "a", "command": "x", "user": "no-such-user"}], 0o644)
+    (found,) = problems(sound)
+    assert found.remedy == "make it, or: sudo orion script set a user=..., or: orion script remove a"
+
+
+def test_an_application_s_token_that_others_can_read_is_a_problem(sound: Paths, root: Path) -> None:
+    (root / ".orion").mkdir()
+    write(f"{root}/.orion/config.json", {"token": "t"}, 0o644)
+    write(sound.scripts, [{"name": "a", "command": "x", "cwd": str(root)}], 0o644)
+    (found,) = problems(sound)
+    assert found.remedy == f"sudo chmod 600 {root}/.orion/config.json"
+
+
+def test_a_buffer_that_cannot_be_one_or_that_others_can_read_is_a_problem(sound: Paths) -> None:
+    write(sound.buffer, {}, 0o644)
+    (found,) = problems(sound)
+    assert found.remedy == f"sudo chmod 600 {sound.buffer}"
+    os.remove(sound.buffer)
+    os.mkdir(sound.buffer)
+    (found,) = problems(sound)
+    assert "is not a file" in found.text
+
+
+@pytest.mark.parametrize(
+    ("said", "remedies"),
+    [
+        ({"cat": "[Unit]", "is-enabled": "enabled", "is-active": "active"}, []),
+        ({"cat": "[Unit]", "is-enabled": "disabled", "is-active": "active"}, ["sudo systemctl enable orion-agent"]),
+        (
+            {"cat": "[Unit]", "is-enabled": "enabled", "is-active": "failed"},
+            ["sudo systemctl start orion-agent; journalctl -u orion-agent says why it ended"],
+        ),
+        ({}, ["curl -fsSL https://install.orion.dev | bash"]),
+    ],
+)
+def test_the_service_is_judged_by_what_systemctl_says(
+    said: dict[str, str], remedies: list[str], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word, answer in said.items():
+        (root / word).write_text(answer, encoding="utf-8")
+    program = root / "systemctl"
+    program.write_text(f'#!/bin/sh\ncat "{root}/$1" 2>/dev/null\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{root}:{os.environ['PATH']}")
+    assert [each.remedy for each in check_unit(Paths("/"), str(root)) if each.level == "problem"] == remedies
+    assert list(check_unit(Paths("/"), f"{root}/not-booted")) == []
+
+
+def test_a_daemon_whose_token_is_refused_is_mended_by_the_set_up() -> None:
+    said = "cannot send logs to http://x: the token is not accepted; run: sudo orion setup --server"
+    found = next(check_delivery({"link": {"state": "paused", "lastError": said}}))
+    assert found.text == "the daemon is paused: cannot send logs to http://x: the token is not accepted"
+    assert found.remedy == "sudo orion setup --server"
+
+
+def test_what_this_user_may_not_look_at_is_not_called_sound() -> None:
+    hidden = Finding("note", "config", "/etc/orion/config.json is not for this user", "sudo orion doctor")
+    assert render_findings([hidden], color=False).endswith("nothing to mend, as far as this user can look\n")
 
 
 def test_a_registry_that_others_can_write_is_a_problem(sound: Paths) -> None:
@@ -134,8 +191,8 @@ def test_a_daemon_in_trouble_tells_its_trouble() -> None:
     texts = [finding.text for finding in check_delivery(status)]
     assert "the daemon is retrying: no route" in texts
     assert "entries are kept in memory only: disk full" in texts
-    assert any(text.startswith("2 entries were dropped") for text in texts)
-    assert any(text.startswith("1 entries were refused") for text in texts)
+    assert any(text.startswith("2 entries dropped") for text in texts)
+    assert any(text.startswith("1 entry refused") for text in texts)
 
 
 @pytest.mark.parametrize(("skew_s", "level"), [(None, None), (4.0, None), (-30.0, "warning"), (3600.0, "problem")])
