@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
-
+from orionagent import jsonfile
 from orionagent.errors import ConfigError, NotPermitted
-from orionagent.files import write_atomic
+from orionagent.files import read_guarded, write_atomic
 from orionagent.paths import project_config
 
-LARGEST_BYTES = 1 << 20
 IGNORED = ".orion/"
 
 
@@ -51,10 +49,11 @@ class AppFolder:
     def read(self, name: str) -> str | None:
         """Return the text of a file in the folder, None when there is none to be read."""
         try:
-            with self._as_owner(), open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
-                return file.read(LARGEST_BYTES)
-        except OSError:
+            with self._as_owner():
+                data = read_guarded(os.path.join(self.path, name))
+        except ConfigError:
             return None
+        return None if data is None else data.decode("utf-8", "replace")
 
     def require_writable(self, sudo: str) -> None:
         """Check that the token can be written, before anybody is asked anything; `sudo` is the line to type if not.
@@ -71,17 +70,11 @@ class AppFolder:
 
     def fields(self) -> dict[str, Any]:
         """Return what .orion/config.json holds, all keys of it. Raises ConfigError."""
-        try:
-            with self._as_owner(), open(self.config_path, "rb") as file:
-                fields = msgspec.json.decode(file.read(LARGEST_BYTES))
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise ConfigError(f"cannot read {self.config_path}: {error.strerror}") from error
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {self.config_path}: {error}; correct or remove it") from error
+        with self._as_owner():
+            data = read_guarded(self.config_path)
+        fields = {} if data is None else jsonfile.parse(data, self.config_path)
         if not isinstance(fields, dict):
-            raise ConfigError(f"cannot read {self.config_path}: it is no JSON object; correct or remove it")
+            raise ConfigError(f"cannot use {self.config_path}: it is no JSON object; correct or remove it")
         return fields
 
     def token(self) -> str | None:
@@ -101,12 +94,12 @@ class AppFolder:
         fields["token"] = token
         if api_url is not None:
             fields.setdefault("apiUrl", api_url)
-        data = msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
         try:
             with self._as_owner():
                 os.makedirs(os.path.dirname(self.config_path), mode=0o755, exist_ok=True)
-                write_atomic(self.config_path, data, 0o600)
-                os.chmod(self.config_path, 0o600)
+                if os.path.exists(self.config_path):
+                    os.chmod(self.config_path, 0o600)  # before the token is in it: a written file keeps its mode
+                write_atomic(self.config_path, jsonfile.dump(fields), 0o600)
         except OSError as error:
             raise ConfigError(f"cannot write {self.config_path}: {error.strerror}; nothing was changed") from error
 
@@ -123,10 +116,10 @@ class AppFolder:
     def add_gitignore(self) -> None:
         """Append the token's folder to .gitignore. Raises ConfigError."""
         path = os.path.join(self.path, ".gitignore")
-        before = self.read(".gitignore") or ""
-        text = before + ("" if not before or before.endswith("\n") else "\n") + IGNORED + "\n"
         try:
             with self._as_owner():
-                write_atomic(path, text.encode("utf-8", "surrogateescape"), 0o644)
+                before = read_guarded(path) or b""
+                between = b"" if not before or before.endswith(b"\n") else b"\n"
+                write_atomic(path, before + between + IGNORED.encode() + b"\n", 0o644)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error

@@ -5,7 +5,6 @@ Knows nothing of who uses them. Unknown keys are an error that names the nearest
 
 import os
 import re
-import stat
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -45,7 +44,6 @@ __all__ = [
     "read_env_file",
     "save_agent_config",
     "save_scripts",
-    "save_source_token",
 ]
 
 API_SUFFIX = "/api/v1"
@@ -152,35 +150,6 @@ def load_source_token(folder: str) -> str | None:
         return None
     token = fields.get("token") if isinstance(fields, dict) else None
     return token if isinstance(token, str) and TOKEN.fullmatch(token) else None
-
-
-def save_source_token(folder: str, token: str) -> None:
-    """Write an application folder's .orion/config.json, 0600, keeping the keys that are the SDK's.
-
-    The folder may be a stranger's and we may be root: a link in place of .orion is refused, one in place of
-    the file replaced, and new files belong to the folder's owner.
-
-    Raises:
-        ConfigError: it cannot be written, or holds what is not a JSON object.
-    """
-    path = project_config(folder)
-    inner = os.path.dirname(path)
-    try:
-        found = os.stat(folder)
-        owner = (found.st_uid, found.st_gid)
-        try:
-            os.mkdir(inner, 0o755)
-            os.chown(inner, *owner, follow_symlinks=False)
-        except FileExistsError:
-            if not stat.S_ISDIR(os.lstat(inner).st_mode):
-                raise ConfigError(f"cannot write {path}: {inner} is not a folder; move it away") from None
-        data = read_guarded(path)
-        fields = jsonfile.parse(data, path) if data is not None else {}
-        if not isinstance(fields, dict):
-            raise ConfigError(f"cannot change {path}: it is not a JSON object; correct it or move it away")
-        write_atomic(path, jsonfile.dump({**fields, "token": token}), mode=0o600, follow=False, owner=owner)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
 
 
 def _write(path: str, value: Any, *, mode: int) -> None:

@@ -222,6 +222,8 @@ def explain(arguments: Sequence[str]) -> str:
         return f"{words[0]} what? {', '.join(seconds)}; {everything}"
     if seconds and words[1] not in seconds:
         return f"no command '{words[0]} {words[1]}'{nearest(words[1], seconds)}; {everything}"
+    if list(arguments) == ["setup"]:
+        return "set up what? --server, this machine, once; --source, the application in this folder"
     lines = [line for line in grammar_lines() if line.fits(words)]
     known = [name for line in lines for name, _ in line.options]
     usage = "usage:\n" + "\n".join(line.text for line in lines)

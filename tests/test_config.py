@@ -20,7 +20,6 @@ from orionagent.config import (
     parse_script,
     save_agent_config,
     save_scripts,
-    save_source_token,
 )
 from orionagent.errors import ConfigError
 from orionagent.paths import Paths
@@ -215,42 +214,6 @@ def test_only_a_token_that_can_travel_is_read_and_nothing_makes_the_reader_wait(
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
     assert load_source_token(str(root)) is None
-
-
-def test_a_source_token_is_written_beside_the_sdks_own_keys(root: Path) -> None:
-    save_source_token(str(root), "first")
-    file = root / ".orion" / "config.json"
-    assert file.stat().st_mode & 0o777 == 0o600
-    file.write_text('{"apiUrl": "https://x/api/v1", "token": "first", "maxQueueSize": 5}', encoding="utf-8")
-    save_source_token(str(root), "second")
-    assert list(json.loads(file.read_text()).items()) == [
-        ("apiUrl", "https://x/api/v1"),
-        ("token", "second"),
-        ("maxQueueSize", 5),
-    ]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
-def test_a_source_token_written_by_root_belongs_to_the_folders_owner(root: Path) -> None:
-    os.chown(root, 65534, 65534)
-    save_source_token(str(root), "t")
-    for path in (root / ".orion", root / ".orion" / "config.json"):
-        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
-
-
-def test_links_in_a_strangers_folder_do_not_lead_the_writer_elsewhere(paths: Paths, root: Path) -> None:
-    save_agent_config(paths, AgentConfig(token="servers"))
-    application = root / "app"
-    application.mkdir()
-    os.symlink(paths.etc, application / ".orion")
-    with pytest.raises(ConfigError, match="not a folder"):
-        save_source_token(str(application), "t")
-    os.unlink(application / ".orion")
-    (application / ".orion").mkdir()
-    os.symlink(paths.config, application / ".orion" / "config.json")
-    save_source_token(str(application), "t")
-    assert load_agent_config(paths).token == "servers"
-    assert load_source_token(str(application)) == "t"
 
 
 HAND_WRITTEN = """[
