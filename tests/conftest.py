@@ -12,9 +12,14 @@ from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from orionagent.paths import Paths  # noqa: E402
+
+# How long an example takes says more of what else the machine does than of us.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 pytest_plugins = ("tests.end_to_end.daemon", "tests.faults.fixtures", "tests.faults.fdstore", "tests.scripts.house")
 

@@ -4,7 +4,7 @@ import shlex
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orionagent.usage import (
@@ -106,14 +106,12 @@ def test_what_follows_the_level_is_the_message(arguments: list[str], message: st
     assert not wants_help(["log", *arguments])
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1))
 def test_any_text_passes_as_a_message(rest: list[str]) -> None:
     expected = rest[1:] if rest[0] == "--" and len(rest) > 1 else rest
     assert parse(["log", "info", *rest])["<message>"] == " ".join(expected)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["log", "script", "add", "start", "--json", "-", "--", "x", "--all", "a=b", ""])))
 def test_words_either_fit_or_are_explained(arguments: list[str]) -> None:
     try:

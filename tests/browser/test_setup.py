@@ -2,13 +2,16 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pexpect
 import pytest
 
+from orionagent.login import USUAL_PORT
 from tests.browser.chromium import Page
 from tests.console.process import ConsoleProcess
 from tests.test_login import browse, status_line
@@ -115,3 +118,22 @@ def test_a_callback_of_another_login_is_refused_and_the_right_one_still_works(
     right = urlencode({"token": console.token, "state": state})
     assert status_line(browse(port, f"/callback?{right}")) == b"HTTP/1.1 200 OK"
     wizard.expect("Which project")
+    with pytest.raises(ConnectionRefusedError):
+        browse(port, f"/callback?{right}")
+
+
+def test_the_browser_comes_back_while_another_program_has_the_usual_port(
+    root: Path, console: ConsoleProcess, page: Page
+) -> None:
+    with ExitStack() as stack:
+        # Where it is taken already, somebody else is that other program.
+        with suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", USUAL_PORT)))
+        child = spawn(root, "--api-url", console.url, "--no-browser")
+        stack.callback(child.close, force=True)
+        child.expect("How do you want to sign in")
+        child.send("\r")
+        sign_up(page, login_page(child))
+        page.click("#confirm")
+        page.wait_for_text("You are signed in. Go back to your terminal.")
+        child.expect("a new project")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from orionagent.login import USUAL_PORT
 from orionagent.paths import Paths
 from tests.console.process import ConsoleProcess
 from tests.end_to_end.daemon import Daemon
@@ -23,11 +24,11 @@ from tests.test_wizard import DOWN, ORION, environment, fake_browser, setup, spa
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 TOKEN = "token-of-the-test"
-USUAL_PORT = 7777
 # The wizard with a shorter patience for the browser than a person has.
 IMPATIENT = """
 import os, sys
 from orionagent.errors import OrionError
+from orionagent.login import USUAL_PORT
 from orionagent.paths import Paths
 from orionagent.prompts import choose_prompts
 from orionagent.request import report_error
