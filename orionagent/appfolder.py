@@ -60,13 +60,17 @@ class AppFolder:
 
         Raises:
             NotPermitted: this user may not.
+            ConfigError: nobody can (read-only disk).
         """
         folder = os.path.dirname(self.config_path)
         with self._as_owner():
             looked_at = folder if os.path.isdir(folder) else self.path
             writable = os.access(looked_at, os.W_OK | os.X_OK, effective_ids=True)
-        if not writable:
-            raise NotPermitted(f"cannot write {self.config_path}: permission denied; run: {sudo}")
+        if writable:
+            return
+        if os.statvfs(looked_at).f_flag & os.ST_RDONLY:
+            raise ConfigError(f"cannot write {self.config_path}: it is on a read-only disk; remount it writable")
+        raise NotPermitted(f"cannot write {self.config_path}: permission denied; run: {sudo}")
 
     def fields(self) -> dict[str, Any]:
         """Return what .orion/config.json holds, all keys of it. Raises ConfigError."""

@@ -7,12 +7,13 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from orionagent.account import Account, begin_login
 from orionagent.backend import Backend
-from orionagent.errors import Permanent, Refused
+from orionagent.errors import Permanent, Refused, Retryable, Unsupported
 from orionagent.login import (
     WAIT_S,
     CallbackListener,
@@ -90,6 +91,23 @@ def sign_in(
                 raise
             prompts.say(f"  {error.message}")
     raise AssertionError
+
+
+@contextmanager
+def naming_what_to_check() -> Iterator[None]:
+    """Add to what the backend did not answer what a person can look at.
+
+    Raises:
+        Retryable: it could not be reached.
+        Unsupported: it knows nothing of agents.
+    """
+    try:
+        yield
+    except Retryable as error:
+        remedy = "try again later" if error.status else "check network, proxy and apiUrl"
+        raise Retryable(f"{error.message}; {remedy}", status=error.status) from error
+    except Unsupported as error:
+        raise Unsupported(f"{error.message}; is apiUrl that of an Orion backend?", status=error.status) from error
 
 
 def identify(backend: Backend, token: str) -> Person:

@@ -21,7 +21,7 @@ from orionagent.ipc import client
 from orionagent.paths import Paths
 from orionagent.prompts import Choice, Prompts, Question, nothing_written_yet
 from orionagent.registration import start_line, sudo_line
-from orionagent.signin import Surroundings, sign_in
+from orionagent.signin import Surroundings, naming_what_to_check, sign_in
 from orionagent.text import duration
 from orionagent.wire import Heartbeat
 
@@ -58,7 +58,7 @@ def set_up_server(wishes: ServerWishes, prompts: Prompts, paths: Paths, around: 
     require_writable(paths, sudo_line(_words(wishes), paths))
     before = load_agent_config(paths)
     hostname = before.hostname or socket.gethostname()
-    with nothing_written_yet():
+    with nothing_written_yet(), naming_what_to_check():
         config = _decide(before, wishes, hostname, prompts, around)
         if config is None:
             prompts.say("Nothing changed.")

@@ -25,7 +25,7 @@ from orionagent.paths import Paths
 from orionagent.prompts import Choice, Prompts, Question, nothing_written_yet
 from orionagent.proposals import Proposal, propose_commands, propose_name
 from orionagent.registration import find_registered, register_script, sudo_line
-from orionagent.signin import Surroundings, sign_in
+from orionagent.signin import Surroundings, naming_what_to_check, sign_in
 from orionagent.wizard import choose_project
 
 SOURCE = Question("Which source is this application?", "--name=<name>")
@@ -71,7 +71,7 @@ def set_up_source(
     known = find_registered(paths, folder.path)
     backend = Backend(server, os.uname().nodename)
     try:
-        with nothing_written_yet():
+        with nothing_written_yet(), naming_what_to_check():
             source, make_token = choose_source(wishes, folder, known, prompts, server, backend, around)
             script = describe_script(wishes, source, folder, known, prompts, paths)
             check_script_target(script)

@@ -92,9 +92,15 @@ def test_a_token_that_only_sends_is_used_as_it_is(root: Path, console: ConsolePr
         (["--yes", "--project=Bad_Name"], "console", 2, "lowercase letters, digits and hyphens"),
         (["--yes", "--project=settings"], "console", 2, "reserved"),
         (["--yes", "--project=shop"], "wrong-token", 1, "does not accept the token"),
-        (["--yes", "--project=shop", "--api-url=http://127.0.0.1:1"], "wrong-token", 1, "Connection refused"),
+        (
+            ["--yes", "--project=shop", "--api-url=http://127.0.0.1:1"],
+            "wrong-token",
+            1,
+            "Connection refused; check network, proxy and",
+        ),
         (["--yes", "--api-url=http://no-such-host.invalid"], "wrong-token", 1, "in clear"),
         (["--yes", "--api-url=https://no-such-host.invalid"], "wrong-token", 1, "no-such-host.invalid"),
+        (["--yes", "--api-url=CONSOLE/other/path"], "wrong-token", 1, "is apiUrl that of an Orion backend?"),
         (["--yes", "--api-url=nonsense"], "wrong-token", 1, "is no address"),
         (["--yes"], "two words", 1, "white space"),
     ],
@@ -104,6 +110,7 @@ def test_what_cannot_be_is_said_and_nothing_is_written(
 ) -> None:
     console.post("/api/projects", {"name": "second", "label": ""})
     token = console.token if token == "console" else token
+    arguments = [word.replace("CONSOLE", console.url) for word in arguments]
     if not any(word.startswith("--api-url") for word in arguments):
         arguments = [*arguments, f"--api-url={console.url}"]
     found, output, errors = setup(root, *arguments, ORION_TOKEN=token)

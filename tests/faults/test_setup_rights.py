@@ -133,6 +133,30 @@ def test_an_interrupted_set_up_leaves_no_file_and_no_token_behind(
 
 
 @needs_root
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        ("-o size=4k tmpfs APP && mkdir APP/.orion && head -c 4096 /dev/zero > APP/.orion/ballast", "No space left"),
+        ("-o ro tmpfs APP", "it is on a read-only disk; remount it writable"),
+    ],
+)
+def test_a_folder_whose_disk_takes_nothing_is_said_and_nothing_is_registered(
+    mount: str, said: str, server: Path, app: Path, console: ConsoleProcess
+) -> None:
+    folder = app.rename(server / "app")
+    program = f'cd / && mount -t tmpfs {mount} && cd APP && {{ "$@"; code=$?; ls -A .orion >&2; exit $code; }}'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", program.replace("APP", str(folder)), "sh", *ORION, "setup", "--source",
+         "--command=true", "--name=api", *user(), "--yes"],
+        env=environment(server, ORION_TOKEN=console.token), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert said.replace("APP", str(folder)) in done.stderr
+    assert "config.json" not in done.stderr.splitlines()
+    assert not (server / "etc" / "orion" / "scripts.json").exists()
+
+
+@needs_root
 def test_the_folder_s_owner_is_proposed_and_another_user_may_be_named(
     server: Path, app: Path, console: ConsoleProcess
 ) -> None:
