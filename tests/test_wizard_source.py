@@ -100,9 +100,12 @@ def test_a_scripted_set_up_starts_the_application_and_its_lines_arrive_under_its
     while "it works" not in str(console.get("/api/projects/shop/sources/api/logs")):
         assert time.monotonic() < deadline
         gevent.sleep(0.1)
+    (before,) = client.call(f"{daemon}/run/orion/agent.sock", "script:list")["scripts"]
     assert orion(daemon, *arguments, cwd=app, ORION_TOKEN=console.token)[0] == 0
-    shown = client.call(f"{daemon}/run/orion/agent.sock", "script:list")["scripts"]
-    assert [row["name"] for row in shown] == ["api"]
+    (after,) = client.call(f"{daemon}/run/orion/agent.sock", "script:list")["scripts"]
+    # A new token is no reason to restart what runs well.
+    assert (after["name"], after["pid"]) == ("api", before["pid"])
+    assert config_of(app)["token"] != config["token"]
 
 
 def test_without_a_daemon_the_script_is_registered_in_the_file(

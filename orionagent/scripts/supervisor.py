@@ -342,7 +342,7 @@ class Supervisor:
         return self._row(runner, self._usage_now())
 
     def update(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Change a script's definition; it is restarted when it runs."""
+        """Change a script's definition; it is restarted when it runs and anything is different."""
         with self._editing:
             runner = self._find(name)
             if "name" in fields and fields["name"] != name:
@@ -354,7 +354,8 @@ class Supervisor:
             check_script_target(config)
             find_waves({**{n: r.config.after for n, r in self._runners.items()}, name: config.after})
             self._write_definitions([config if c.name == name else c for c in written])
-        self._change(runner, config)
+        if config != runner.config:
+            self._change(runner, config)
         return self._row(runner, self._usage_now())
 
     def _change(self, runner: Runner, config: ScriptConfig) -> None:
