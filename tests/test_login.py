@@ -141,14 +141,16 @@ def test_over_ssh_the_line_to_type_is_named() -> None:
 def test_ssh_is_recognised_behind_sudo_which_clears_the_environment() -> None:
     far = "10.0.0.2 5000 203.0.113.9 22"
     assert ssh_connection({"SSH_CONNECTION": far}) == far
-    # A shell with the variable starts one without it, as sudo does.
-    cleared = subprocess.Popen(
-        ["sh", "-c", "env -i sh -c 'echo $$; read line' & wait"],
+    # A shell with the variable starts one without it, as sudo does, and stays.
+    with subprocess.Popen(
+        ["sh", "-c", "env -i sh -c 'echo $$; read line'; true"],
         env={"PATH": os.environ["PATH"], "SSH_CONNECTION": far}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert cleared.stdout is not None
-    assert ssh_connection({}, int(cleared.stdout.readline())) == far
-    cleared.communicate(b"")
+    ) as shells:  # fmt: skip
+        assert shells.stdout is not None
+        pid = int(shells.stdout.readline())
+        found = ssh_connection({}, pid)
+        shells.communicate(b"")
+    assert found == far
     assert ssh_connection({}, 1) is None
 
 
