@@ -50,6 +50,12 @@ def branches() -> Iterable[tuple[tuple[str, ...], list[str], bool]]:
     return [(path, words, names) for path, (words, names) in found.items()]
 
 
+def modes(first: str) -> list[tuple[str, list[str]]]:
+    """Return the options that tell the lines of a command apart, each with all that may stand beside it."""
+    lines = [line for line in grammar_lines() if line.fits([first])]
+    return [(line.mode, [name for name, _ in line.options]) for line in lines if line.mode]
+
+
 def bash() -> str:
     """Return bash's completions."""
     cases = []
@@ -57,7 +63,11 @@ def bash() -> str:
         seconds = subcommands(first)
         mine = [branch for branch in branches() if branch[0][0] == first]
         if not seconds:
-            cases.append(f"        {first}) words={_bash_words(*mine[0][1:])} ;;")
+            cases.append(f"        {first}) words={_bash_words(*mine[0][1:])}")
+            for mode, options in modes(first):
+                chosen = f'[[ " ${{COMP_WORDS[*]}} " == *" {mode} "* ]]'
+                cases.append(f"            {chosen} && words={_bash_words(options, False)}")
+            cases[-1] += " ;;"
             continue
         cases.append(f"        {first})")
         cases.append(f'            if ((COMP_CWORD == 2)); then words="{" ".join(seconds)}"; else')
@@ -101,7 +111,10 @@ def zsh() -> str:
         seconds = subcommands(first)
         mine = [branch for branch in branches() if branch[0][0] == first]
         if not seconds:
-            cases.append(f"        ({first}) {_zsh_words(*mine[0][1:])} ;;")
+            cases.append(f"        ({first}) {_zsh_words(*mine[0][1:])}")
+            for mode, options in modes(first):
+                cases.append(f'            [[ " $words " == *" {mode} "* ]] && {_zsh_words(options, False)}')
+            cases[-1] += " ;;"
             continue
         described = _zsh_list((second, SUMMARIES.get(f"{first} {second}", "")) for second in seconds)
         cases.append(f"        ({first}) if (( CURRENT == 3 )); then choices=({described}); else")
@@ -164,6 +177,8 @@ def fish() -> str:
 
 def _fish_branch(line: Line, path: Sequence[str]) -> Iterable[str]:
     condition = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in path)
+    others = [mode for mode, _ in modes(path[0]) if mode != line.mode]
+    condition += "".join(f"; and not __fish_seen_argument -l {mode[2:]}" for mode in others)
     start = f"complete -c orion -n '{condition}'"
     for name, value in line.options:
         kind = {"--user": " -x -a '(__fish_complete_users)'", "--level": f" -x -a '{' '.join(LEVELS)}'"}.get(name, "")

@@ -161,12 +161,16 @@ def settle_log(arguments: Sequence[str]) -> list[str]:
 
 
 class Line(NamedTuple):
-    """One line of the grammar: its command words (alternatives each), its options, its other parts."""
+    """One line of the grammar: its command words (alternatives each), its options, its other parts.
+
+    `mode` is the option that the line cannot do without and that tells it from others of the same words.
+    """
 
     text: str
     words: tuple[tuple[str, ...], ...]
     options: tuple[tuple[str, str | None], ...]
     arguments: tuple[str, ...]
+    mode: str | None = None
 
     def fits(self, words: Sequence[str]) -> bool:
         """Tell whether these command words may start this line."""
@@ -187,7 +191,8 @@ def read_line(text: str) -> Line:
         words.append(tuple(part.strip("()").replace("|", " ").split()))
     options = tuple((name, value or None) for name, value in re.findall(r"(--[a-z-]+)(?:=(<[^>]+>))?", text))
     arguments = tuple(re.findall(r"(?<![=\w])<[^>]+>", text))
-    return Line(text, tuple(words), options, arguments)
+    mode = re.match(r"orion [a-z ]*(--[a-z-]+)", text)
+    return Line(text, tuple(words), options, arguments, mode[1] if mode else None)
 
 
 def commands() -> list[str]:

@@ -84,6 +84,9 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["orion", "demo", ""], []),
     (["orion", "setup", "--s"], ["--server", "--source"]),
     (["orion", "setup", "--na"], ["--name"]),
+    (["orion", "setup", "--server", "--no"], ["--no-browser"]),
+    (["orion", "setup", "--yes", "--source", "--no"], ["--no-auto-restart", "--no-capture"]),
+    (["orion", "setup", "--server", "--na"], []),
     (["orion", "script", "add", "x", "y", "--user", "roo"], ["root"]),
 ]
 
@@ -117,6 +120,7 @@ def test_bash_completes_every_command_and_values_behind_an_equals_sign(home: Pat
         ("orion logs --fol", "orion logs --follow "),
         ("orion log --level wa", "orion log --level warn "),
         ("orion logs --level=wa", "orion logs --level=warn "),
+        ("orion setup --server --n", "orion setup --server --no-browser "),
     ],
 )
 def test_zsh_completes(typed: str, completed: str, home: Path) -> None:
