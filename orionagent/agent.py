@@ -40,7 +40,7 @@ from orionagent.metrics.sampler import Sampler  # noqa: E402
 from orionagent.paths import Paths  # noqa: E402
 from orionagent.ports import Services  # noqa: E402
 from orionagent.scripts.cgroup import MemoryKills, find_own_folder, find_subtree  # noqa: E402
-from orionagent.scripts.handover import Inherited, pack_state  # noqa: E402
+from orionagent.scripts.handover import Descriptors, Inherited, pack_state  # noqa: E402
 from orionagent.scripts.kernel import become_subreaper, open_signals, read_signals  # noqa: E402
 from orionagent.scripts.redact import Redactor  # noqa: E402
 from orionagent.scripts.supervisor import Supervisor  # noqa: E402
@@ -171,10 +171,8 @@ class Agent:
             alert=self.shipper.offer_alert,
             offsets=self.shipper.offsets,
             redactor=self.redactor,
-            inherited=self._inherited,
+            descriptors=Descriptors(take=self._inherited.take, keep=self._keep, forget=self._forget),
             on_failure=self._events.put,
-            keep=self._keep,
-            forget=self._forget,
             subtree=find_subtree(),
             memory_kills=MemoryKills(find_own_folder(), time.monotonic),
         )

@@ -18,6 +18,8 @@ PURE = (
     "wire",
     "render",
     "text",
+    "scripts/alerts",
+    "scripts/endings",
     "scripts/levels",
     "scripts/lines",
     "scripts/redact",

@@ -7,7 +7,7 @@ guard against reused pids, and descriptors that came along are found by name.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -108,6 +108,26 @@ class Inherited:
             os.close(fd)
         self._descriptors.clear()
         return names
+
+
+def _keep_nowhere(_name: str, _fd: int) -> None:
+    """Stand in for a descriptor store where there is none."""
+
+
+def _forget_nothing(_name: str) -> None:
+    """Stand in for a descriptor store where there is none."""
+
+
+class Descriptors(msgspec.Struct, frozen=True, kw_only=True):
+    """The way of named descriptors from one agent to the next.
+
+    `take` gives what the one before left (None: nothing), `keep` has a copy kept outside this process (systemd's
+    store), `forget` takes that back.
+    """
+
+    take: Callable[[str], int | None]
+    keep: Callable[[str, int], None] = _keep_nowhere
+    forget: Callable[[str], None] = _forget_nothing
 
 
 def save_state(path: str, record: StateRecord) -> None:

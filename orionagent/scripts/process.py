@@ -11,53 +11,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import gevent
-import msgspec
 from gevent.event import Event
 
 from orionagent.scripts.cgroup import Leaf
+from orionagent.scripts.endings import Exit
 from orionagent.scripts.kernel import P_PIDFD, exit_status_of_stranger, open_pidfd, send_signal
 from orionagent.scripts.tree import Census, Stat, is_alive, read_children, read_stat
 
-RESCAN_S = 0.02
 SHORTAGE_PAUSE_S = 0.1
 STUCK_AFTER_KILL_S = 2.0
 STRANGER_RETRY_S = (0.0, 0.002, 0.01, 0.05, 0.2, 0.5)
 
-
 Found = TypeVar("Found")
-
-
-class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a process ended: a status code or a signal's number; neither when the kernel cannot tell."""
-
-    code: int | None = None
-    signal: int | None = None
-    core_dumped: bool = False
-
-    @property
-    def is_clean(self) -> bool:
-        """Tell exit 0 from everything else."""
-        return self.code == 0
-
-    @property
-    def looks_killed(self) -> bool:
-        """Tell an end by SIGKILL, of the process or, as shells report it, of its last command."""
-        return self.signal == signal.SIGKILL or self.code == 128 + signal.SIGKILL
-
-    @property
-    def signal_name(self) -> str | None:
-        """Return SIGKILL for 9."""
-        if self.signal is None:
-            return None
-        try:
-            return signal.Signals(self.signal).name
-        except ValueError:
-            return f"SIG{self.signal}"
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            return f"killed by {self.signal_name}" + (" (core dumped)" if self.core_dumped else "")
-        return "ended with unknown status" if self.code is None else f"exited with {self.code}"
 
 
 def from_wait_status(status: int) -> Exit:
@@ -107,7 +72,7 @@ class Process:
         """Reap the main process if it has ended, ahead of word of that; tell whether its end is known."""
         if self.exit is None:
             found = self._reap()
-            if found is not None and (found.code is not None or found.signal is not None):
+            if found is not None and found.is_known:
                 self._watcher.stop()
                 self.exit = found
                 self._on_exit(found)
@@ -202,8 +167,8 @@ class Process:
             pidfds.append(pidfd)
         return pidfds
 
-    def end_tree(self, number: int, timeout_s: float, hurry: Event, on_stuck: Callable[[list[int]], None]) -> bool:
-        """Signal the tree, KILL it after `timeout_s` (or once `hurry` is set), return when it is empty.
+    def end_tree(self, number: int, timeout_s: float, on_stuck: Callable[[list[int]], None]) -> bool:
+        """Signal the tree, KILL it after `timeout_s`, return when it is empty.
 
         Blocks as long as processes live. Returns whether KILL was needed. `on_stuck` hears of pids that KILL did
         not end within two seconds (uninterruptible sleep); they are waited for all the same.
@@ -215,11 +180,11 @@ class Process:
         told = False
         try:
             while True:
-                gone = self._wait_for(pidfds, hurry, wait_until, poll_s=0.5 if not killed else RESCAN_S)
+                gone = self._wait_for(pidfds, wait_until)
                 if gone and not (survivors := self.members()):
                     return killed
                 now = time.monotonic()
-                if not killed and (now >= wait_until or hurry.is_set()):
+                if not killed and now >= wait_until:
                     killed = True
                     wait_until = now + STUCK_AFTER_KILL_S
                 elif killed and now >= wait_until and not told:
@@ -235,8 +200,8 @@ class Process:
         finally:
             _close_all(pidfds)
 
-    def _wait_for(self, pidfds: list[int], hurry: Event, until: float, poll_s: float) -> bool:
-        """Wait for the end of all; True when all have ended, False at the deadline or when told to hurry."""
+    def _wait_for(self, pidfds: list[int], until: float) -> bool:
+        """Wait for the end of all; False at the deadline."""
         loop = gevent.get_hub().loop
         changed = Event()
         watchers = [loop.io(pidfd, 1) for pidfd in pidfds]
@@ -251,12 +216,7 @@ class Process:
         for index, watcher in enumerate(watchers):
             watcher.start(ended, index)
         try:
-            while pending:
-                left_s = until - time.monotonic()
-                if left_s <= 0 or (hurry.is_set() and poll_s > RESCAN_S):
-                    return False
-                changed.wait(min(left_s, poll_s))
-            return True
+            return not pending or changed.wait(max(0.0, until - time.monotonic()))
         finally:
             for watcher in watchers:
                 watcher.stop()

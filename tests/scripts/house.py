@@ -10,7 +10,7 @@ import pytest
 from orionagent.config import parse_script
 from orionagent.paths import Paths
 from orionagent.scripts.cgroup import MemoryKills
-from orionagent.scripts.handover import Inherited
+from orionagent.scripts.handover import Descriptors, Inherited
 from orionagent.scripts.kernel import become_subreaper
 from orionagent.scripts.redact import Redactor
 from orionagent.scripts.supervisor import Supervisor
@@ -49,7 +49,7 @@ class House:
             alert=self.alerts.append,
             offsets=offsets,
             redactor=Redactor(None),
-            inherited=inherited or Inherited({}),
+            descriptors=Descriptors(take=(inherited or Inherited({})).take),
             memory_kills=MemoryKills(self.paths.run, time.monotonic),
         )
 

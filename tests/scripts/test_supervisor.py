@@ -246,6 +246,14 @@ def test_reload_touches_only_what_changed(house: House) -> None:
     assert house.row("new")["phase"] == "running"
 
 
+def test_another_source_and_level_hold_from_the_next_run_on(house: House) -> None:
+    house.add("app", "echo loud >&2; sleep 900")
+    wait_for(lambda: house.lines("app", "stderr") == ["loud"], "a line under the old source")
+    house.supervisor.update("app", {"source": "shop", "stderrLevel": "warn"})
+    wait_for(lambda: house.lines("shop", "stderr") == ["loud"], "a line under the new one")
+    assert [(b.source, b.levels) for b in house.batches] == [("app", "error"), ("shop", "warn")]
+
+
 def test_an_order_that_cannot_be_kept_is_refused(house: House) -> None:
     house.add("db", "sleep 982")
     house.add("api", "sleep 981", after=["db"])
