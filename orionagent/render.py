@@ -75,7 +75,8 @@ def render_script(data: Mapping[str, Any], *, color: bool = False, columns: int 
             if value is None or value in ((), [], {}):
                 continue
             if isinstance(value, Mapping):
-                parts.extend(f"  {key}.{name} = {escape(str(inner))}\n" for name, inner in value.items())
+                given = ((name, inner) for name, inner in value.items() if inner is not None)
+                parts.extend(f"  {key}.{name} = {escape(str(inner))}\n" for name, inner in given)
             else:
                 shown = value if isinstance(value, str) else _plain(value)
                 parts.append(f"  {key} = {escape(shown)}\n")
@@ -96,6 +97,12 @@ def render_script(data: Mapping[str, Any], *, color: bool = False, columns: int 
             )
         limit = max(0, columns - 2) if columns else 0
         parts.extend(f"  {line}\n" for line in columns_of(table, {}, limit))
+    last = data.get("lastExit")
+    if last:
+        ran = last.get("ranMs")
+        after = "" if ran is None else f", after {ran} ms" if ran < 1000 else f", after {duration(ran / 1000)}"
+        when = f"at {last.get('at', '?')}{after}"
+        parts.append(f"\nLast exit\n  {escape(str(last.get('text') or 'ended'))}\n  {escape(when)}\n")
     lines = data.get("lastLines") or []
     if lines:
         parts.append("\nLast lines\n")

@@ -150,6 +150,19 @@ def test_a_script_shows_definition_processes_and_last_lines() -> None:
     assert re.search(r"^  1 +0 +3.0 MB +12 +node x.js$", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("ran_ms", "after"), [(812, ", after 812 ms"), (61_000, ", after 1m 1s"), (None, "")])
+def test_the_last_end_is_shown_while_the_next_run_goes_on(ran_ms: int | None, after: str) -> None:
+    ended = {"text": "exited with 3", "code": 3, "signal": None, "at": "2026-01-01T00:00:00.000Z", "ranMs": ran_ms}
+    text = render_script(ROW | {"lastExit": ended})
+    assert f"\nLast exit\n  exited with 3\n  at 2026-01-01T00:00:00.000Z{after}\n" in text
+
+
+def test_limits_that_are_not_set_are_not_shown() -> None:
+    text = render_script(ROW | {"definition": {"limits": {"nofile": 99, "core": None, "as": None}}})
+    assert "  limits.nofile = 99\n" in text
+    assert "None" not in text
+
+
 def test_a_long_remark_ends_at_the_terminal_s_edge() -> None:
     lines = render_scripts([CRASHED | {"note": "x" * 500}], columns=80).splitlines()
     assert max(map(len, lines)) == 80

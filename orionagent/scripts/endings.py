@@ -25,6 +25,12 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
         return self.code is not None or self.signal is not None
 
     @property
+    def shell_signal(self) -> int | None:
+        """Return the signal that a shell means by this status, None when it means none (POSIX: above 128)."""
+        number = 0 if self.code is None else self.code - 128
+        return number if 0 < number < signal.NSIG else None
+
+    @property
     def looks_killed(self) -> bool:
         """Tell an end by SIGKILL, of the process or, as shells report it, of its last command."""
         return self.signal == signal.SIGKILL or self.code == 128 + signal.SIGKILL
@@ -67,16 +73,20 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         return shown if self.ran_ms is None else {**shown, "ranMs": self.ran_ms}
 
 
-def judge_exit(found: Exit, *, over_memory: bool, oom_killed: bool, ran_ms: int, at: str) -> Ending:
-    """Return the end of a run: `over_memory` when we ended it for its limit, `oom_killed` when the kernel did."""
-    cause: Cause
+def judge_exit(found: Exit, *, by_shell: bool, over_memory: bool, oom_killed: bool, ran_ms: int, at: str) -> Ending:
+    """Return the end of a run: `over_memory` when we ended it for its limit, `oom_killed` when the kernel did.
+
+    `by_shell` says that the process is a shell: the application behind it ended by the signal that the shell tells.
+    """
+    text = str(found)
+    if by_shell and found.shell_signal is not None:
+        found = Exit(signal=found.shell_signal)
+        text = f"{found} behind its shell"
+    cause: Cause = "signal" if found.signal is not None else "exit" if found.is_known else "unknown"
     if over_memory:
         text, cause = "went over its memory limit", "memory-limit"
     elif oom_killed:
-        text, cause = f"{found} (out of memory)", "oom-kill"
-    else:
-        text = str(found)
-        cause = "signal" if found.signal is not None else "exit" if found.is_known else "unknown"
+        text, cause = f"{text} (out of memory)", "oom-kill"
     return Ending(
         text=text,
         cause=cause,

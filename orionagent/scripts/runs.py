@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -17,13 +17,13 @@ from orionagent.errors import SpawnError
 from orionagent.scripts.adoption import find_run
 from orionagent.scripts.cgroup import MemoryKills, Subtree
 from orionagent.scripts.endings import Ending, Exit, judge_exit, judge_failed_start
-from orionagent.scripts.handover import Descriptors, ScriptRecord
+from orionagent.scripts.handover import Descriptors, ScriptRecord, read_definition
 from orionagent.scripts.kernel import open_pidfd
 from orionagent.scripts.lifecycle import Exited, Phase, Spawned, SpawnFailed
 from orionagent.scripts.pipes import Pipes, Plumbing, reading_of
 from orionagent.scripts.process import Process
 from orionagent.scripts.pump import now_text
-from orionagent.scripts.spawn import SpawnPlan, make_plan, spawn, to_spawn_error
+from orionagent.scripts.spawn import SpawnPlan, make_plan, spawn, split_command, to_spawn_error
 from orionagent.scripts.tree import read_stat
 from orionagent.tasks import TaskGroup
 
@@ -31,6 +31,13 @@ log = logging.getLogger(__name__)
 
 ENDED = (Phase.STOPPED, Phase.BACKOFF, Phase.CRASHED)
 """Phases in which the main process is gone, and that has been told of."""
+
+SHELLS = frozenset({"ash", "bash", "dash", "ksh", "sh", "zsh"})
+
+
+def is_shell(argv: Sequence[str]) -> bool:
+    """Tell whether a command is a shell that runs something else."""
+    return argv[0].rpartition("/")[2] in SHELLS
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +84,7 @@ class Runs:
         self._on_ended = on_ended
         self._on_emptied = on_emptied
         self._over_memory = False
+        self._is_shell = False
         self._ending: Process | None = None
         self._noted: Process | None = None
         self._child: tuple[int, int] | None = None
@@ -106,6 +114,7 @@ class Runs:
         self.pipes.last_lines.clear()
         try:
             plan = make_plan(config, self._around.socket)
+            self._is_shell = is_shell(plan.argv)
             pid = self._spawn(config, plan)
         except SpawnError as error:
             self.started_at = None
@@ -199,6 +208,7 @@ class Runs:
         told_to_end = self._ending is process
         self.last = judge_exit(
             process.exit,
+            by_shell=self._is_shell,
             over_memory=self._over_memory,
             oom_killed=process.exit.looks_killed and not told_to_end and self._around.memory_kills.struck_recently(),
             ran_ms=round(ran_s * 1000),
@@ -249,6 +259,7 @@ class Runs:
         self.last = last
         if record.pid is None or record.start_ticks is None:
             return
+        self._is_shell = is_shell(split_command(read_definition(record).command))
         self._child = (record.pid, record.start_ticks)
         found = find_run(*self._child, lambda: self._around.descriptors.take(f"{self._script}.pid"))
         self._watch(found.pid, found.pidfd, found.start_ticks, is_child=found.is_child)

@@ -75,15 +75,14 @@ class Supervisor:
         """
         state = self._fleet.state
         known = {record.name: record for record in state.scripts} if state is not None else {}
-        by_name = {config.name: config for config in configs}
-        for wave in find_waves({config.name: config.after for config in configs}):
-            for name in wave:
-                record = known.pop(name, None)
-                self._fleet.add(by_name[name], record)
-                if record is None:
-                    self._to_start[name] = Start()
-                elif record.pid is not None and read_definition(record) != by_name[name]:
-                    self._to_start[name] = Restart()
+        find_waves({config.name: config.after for config in configs})  # before anything is taken in
+        for config in configs:
+            record = known.pop(config.name, None)
+            self._fleet.add(config, record)
+            if record is None:
+                self._to_start[config.name] = Start()
+            elif record.pid is not None and read_definition(record) != config:
+                self._to_start[config.name] = Restart()
         self._end_unknown(known.values())
         self._fleet.begin_record()
 

@@ -19,7 +19,10 @@ AGENT_VARIABLE = "ORION_SOCKET"
 
 
 class Stat(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What /proc/PID/stat tells: `start_ticks` since boot, `cpu_ticks` used, `rss_bytes` resident."""
+    """What /proc/PID/stat tells: `start_ticks` since boot, `cpu_ticks` used, `rss_bytes` resident.
+
+    What children used that have ended counts as their parent's once it has waited for them.
+    """
 
     pid: int
     ppid: int
@@ -44,7 +47,7 @@ def read_stat(pid: int) -> Stat | None:
         state=fields[0].decode("ascii"),
         ppid=int(fields[1]),
         session=int(fields[3]),
-        cpu_ticks=int(fields[11]) + int(fields[12]),
+        cpu_ticks=sum(map(int, fields[11:15])),
         start_ticks=int(fields[19]),
         rss_bytes=int(fields[21]) * PAGE_BYTES,
     )

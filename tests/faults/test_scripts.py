@@ -223,4 +223,5 @@ def test_the_application_killed_behind_its_shell_is_named_by_its_signal(house: H
         "the application behind the shell",
     )[0]
     os.kill(inner, signal.SIGKILL)
-    assert house.reach("behind", "crashed")["lastExit"]["text"] in ("exited with 137", "killed by SIGKILL")
+    assert house.reach("behind", "crashed")["lastExit"]["text"] == "killed by SIGKILL behind its shell"
+    assert (house.alerts[0].cause, house.alerts[0].signal, house.alerts[0].exitCode) == ("signal", "SIGKILL", None)

@@ -10,7 +10,9 @@ from orionagent.scripts.lifecycle import SendAlert
 from orionagent.wire import Alert
 
 AT = "2026-01-01T00:00:00.000Z"
-CRASH = judge_exit(Exit(signal=6, core_dumped=True), over_memory=False, oom_killed=False, ran_ms=1234, at=AT)
+CRASH = judge_exit(
+    Exit(signal=6, core_dumped=True), by_shell=False, over_memory=False, oom_killed=False, ran_ms=1234, at=AT
+)
 SECOND = SendAlert(2, 1999.6)
 
 

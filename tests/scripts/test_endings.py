@@ -37,9 +37,30 @@ EXITS = [
 def test_an_exit_is_told_by_its_cause(
     found: Exit, over: bool, oom: bool, text: str, cause: str, code: int | None, signal: str | None, clean: bool
 ) -> None:
-    ending = judge_exit(found, over_memory=over, oom_killed=oom, ran_ms=7, at=AT)
+    ending = judge_exit(found, by_shell=False, over_memory=over, oom_killed=oom, ran_ms=7, at=AT)
     assert (ending.text, ending.cause, ending.code, ending.signal) == (text, cause, code, signal)
     assert (ending.is_clean, ending.core_dumped, ending.ran_ms, ending.at) == (clean, found.core_dumped, 7, AT)
+
+
+@pytest.mark.parametrize(
+    ("found", "oom", "text", "cause", "code", "signal"),
+    [
+        (Exit(code=137), False, "killed by SIGKILL behind its shell", "signal", None, "SIGKILL"),
+        (Exit(code=139), False, "killed by SIGSEGV behind its shell", "signal", None, "SIGSEGV"),
+        (Exit(code=137), True, "killed by SIGKILL behind its shell (out of memory)", "oom-kill", None, "SIGKILL"),
+        (Exit(signal=15), False, "killed by SIGTERM", "signal", None, "SIGTERM"),
+        (Exit(code=127), False, "exited with 127", "exit", 127, None),
+        (Exit(code=128), False, "exited with 128", "exit", 128, None),
+        (Exit(code=255), False, "exited with 255", "exit", 255, None),
+        (Exit(code=0), False, "exited with 0", "exit", 0, None),
+        (Exit(), False, "ended with unknown status", "unknown", None, None),
+    ],
+)
+def test_a_shell_s_status_is_the_signal_that_ended_the_application_behind_it(
+    found: Exit, oom: bool, text: str, cause: str, code: int | None, signal: str | None
+) -> None:
+    ending = judge_exit(found, by_shell=True, over_memory=False, oom_killed=oom, ran_ms=7, at=AT)
+    assert (ending.text, ending.cause, ending.code, ending.signal) == (text, cause, code, signal)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +74,9 @@ def test_only_sigkill_of_the_process_or_behind_its_shell_looks_killed(found: Exi
 @pytest.mark.parametrize(
     "ending",
     [
-        judge_exit(Exit(code=3), over_memory=False, oom_killed=False, ran_ms=0, at=AT),
-        judge_exit(Exit(signal=9), over_memory=False, oom_killed=False, ran_ms=12, at=AT),
-        judge_exit(Exit(), over_memory=False, oom_killed=False, ran_ms=12, at=AT),
+        judge_exit(Exit(code=3), by_shell=False, over_memory=False, oom_killed=False, ran_ms=0, at=AT),
+        judge_exit(Exit(signal=9), by_shell=False, over_memory=False, oom_killed=False, ran_ms=12, at=AT),
+        judge_exit(Exit(), by_shell=False, over_memory=False, oom_killed=False, ran_ms=12, at=AT),
     ],
 )
 def test_the_next_agent_reads_what_this_one_noted(ending: Ending) -> None:
