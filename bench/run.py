@@ -3,7 +3,7 @@
 Knows nothing of how the agent works inside. Only ratios within one run mean anything: machines differ, and
 this one may be shared (the last line says how much of it strangers used).
 
-    python -m bench.run [splitter burst rate restart cli memory idle]
+    python -m bench.run [splitter burst rate restart cli memory idle fleet]
 """
 
 import contextlib
@@ -28,6 +28,7 @@ IDLE_S = int(os.environ.get("BENCH_IDLE_S", "30"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 KILLS = 12
 CALLS = 20
+FLEET = 200
 
 Row = tuple[str, ...]
 
@@ -316,6 +317,31 @@ def idle() -> None:
     table("Idle with 20 quiet scripts", ("who", "CPU s per 60 s", "to orion's", "wake-ups/s"), rows)
 
 
+def fleet() -> None:
+    commands = {"floor": [sys.executable, "-I", "-S", "-c", "pass"]}
+    samples: dict[str, list[float]] = {"floor": [], "status": []}
+    with running(Orion, quiet(FLEET)) as (peer, _, pids):
+        settle(5.0)
+        used, woken = cpu_seconds(pids), switches(pids)
+        settle(IDLE_S)
+        share = (cpu_seconds(pids) - used) / IDLE_S * 100
+        wakeups = (switches(pids) - woken) / IDLE_S
+        commands["status"] = peer.status_argv()
+        for _ in range(CALLS):
+            settle(1.1)  # by then the agent has to look at the processes anew
+            for name, argv in commands.items():
+                taken_ms, code = run_ms(argv, peer.env)
+                if code:
+                    raise RuntimeError(f"{' '.join(argv)} ended with {code}")
+                samples[name].append(taken_ms)
+    floor, status = statistics.median(samples["floor"]), statistics.median(samples["status"])
+    table(
+        f"{FLEET} quiet scripts",
+        ("orion status ms", "to a bare interpreter", "slowest ms", "agent's CPU of one core", "wake-ups/s"),
+        [(f"{status:.1f}", ratio(status, floor), f"{max(samples['status']):.1f}", f"{share:.2f} %", f"{wakeups:.1f}")],
+    )
+
+
 MEASURES: dict[str, Callable[[], None]] = {
     "splitter": splitter.run,
     "cli": cli,
@@ -324,6 +350,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "burst": burst,
     "rate": rate,
     "idle": idle,
+    "fleet": fleet,
 }
 
 
