@@ -149,13 +149,16 @@ class Buffer:
     # Opening and closing
 
     def open(self) -> Loaded:
-        """Read the journal back and make it ready; return what was found."""
+        """Read the journal back and make it ready; return what was found.
+
+        What is over the limits stays: the agent before may have let it in while the backend took data, which that
+        may still do. It goes as soon as an entry needs its room or a request fails.
+        """
         loaded = self.custody.open()
         self._next_seq = loaded.next_seq
         self._adopt(loaded)
         self.custody.settle(loaded)
         self._written = self.dropped
-        self._evict_surplus()
         return loaded
 
     def _adopt(self, loaded: Loaded) -> None:

@@ -55,6 +55,18 @@ def test_an_entry_carries_the_fields_of_the_contract_and_only_those_it_has(paths
     buffer.close()
 
 
+def test_a_batch_let_in_over_the_limit_outlives_the_agent_and_goes_once_its_room_is_needed(paths: Paths) -> None:
+    buffer = open_buffer(paths.buffer, max_entries=10)
+    buffer.append(numbered(1, 25), evict=False)  # one large look at a pipe, while the backend takes data
+    buffer.close()
+    again = open_buffer(paths.buffer, max_entries=10)
+    assert (again.entries, again.dropped.total) == (25, 0)
+    assert not again.has_room(1)
+    again.append(numbered(26, 26))
+    assert (again.entries, again.dropped.total) == (10, 16)
+    again.close()
+
+
 def test_text_that_json_cannot_carry_is_replaced_and_its_neighbours_stay(paths: Paths) -> None:
     buffer = open_buffer(paths.buffer)
     odd = Extra(metadata={"what": object()})
