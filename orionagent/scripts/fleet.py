@@ -34,7 +34,7 @@ from orionagent.scripts.runner import Runner
 from orionagent.scripts.runs import Surroundings
 from orionagent.scripts.tree import Census, read_boot_id
 from orionagent.scripts.usage import Limit, MemoryWatch, Meter, Usage
-from orionagent.tasks import TaskFailed, TaskGroup
+from orionagent.tasks import Task, TaskFailed, TaskGroup
 from orionagent.wire import Alert, Batch
 
 log = logging.getLogger(__name__)
@@ -76,9 +76,11 @@ class Fleet:
         self._memory_watch = MemoryWatch(self._limits, self._look, self.tasks)
         self._boot_id = read_boot_id()
         self._frozen = True
+        self._saving: Task | None = None
         self._around = Surroundings(
             socket=paths.socket,
-            changed=self._save,
+            record=self._save,
+            changed=self._save_soon,
             main_pids=self.main_pids,
             plumbing=Plumbing(
                 folder=paths.streams,
@@ -229,6 +231,15 @@ class Fleet:
             agent_pid=os.getpid(),
             scripts=[runner.to_record() for runner in self],
         )
+
+    def _save_soon(self) -> None:
+        """Write the record once for all that changes before this greenlet's turn: fifty crashes make one write."""
+        if self._saving is None and not self._frozen:
+            self._saving = self.tasks.spawn("record", self._save_once)
+
+    def _save_once(self) -> None:
+        self._saving = None
+        self._save()
 
     def _save(self) -> None:
         """Write the record. A failure is logged: the scripts matter more than the record."""

@@ -168,8 +168,7 @@ class Runner:
                 follow_up = self._do(action)
                 if follow_up is not None:
                     pending.append(follow_up)
-        if self._inbox.empty():  # else the next message, which follows without a switch, has the last word
-            self._around.changed()
+        self._around.changed()
         self._settle()
 
     def _settle(self) -> None:

@@ -43,11 +43,12 @@ def is_shell(argv: Sequence[str]) -> bool:
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the runs of all scripts share. `boottime` is CLOCK_BOOTTIME in seconds; `draw` gives 0 <= x < 1.
 
-    `socket` is this agent's address, by which its processes are told from another agent's; `changed` has the
-    record written; `main_pids` are the main processes of all scripts.
+    `socket` is this agent's address, by which its processes are told from another agent's; `record` writes the
+    record of all scripts at once, `changed` has it written soon; `main_pids` are the main processes of all scripts.
     """
 
     socket: str
+    record: Callable[[], None]
     changed: Callable[[], None]
     main_pids: Callable[[], set[int]]
     plumbing: Plumbing
@@ -156,7 +157,7 @@ class Runs:
             raise to_spawn_error(self._script, "watch the process", error) from error
         self._child = (pid, stat.start_ticks if stat is not None else 0)
         self.started_at = self._around.boottime()
-        self._around.changed()
+        self._around.record()
 
     def _forget_child(self) -> None:
         self._child = None
