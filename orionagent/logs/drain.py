@@ -191,6 +191,7 @@ class Drain:
         started = self._monotonic()
         if claim.alert:
             self._send_alert(lane, claim, body, started)
+            self._sent_at = 0.0  # each alert is a request of its own: pauses would make a queue of a bad moment
         elif lane.takes_batches(started):
             self._send_batch(lane, claim, body)
         else:

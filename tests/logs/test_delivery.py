@@ -1,12 +1,15 @@
 """Over real connections to a backend that misbehaves, every entry arrives, twice at most under the same number."""
 
+import statistics
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import gevent
 import pytest
 
 from orionagent.backend import Backend
+from orionagent.logs.drain import PAUSE_S
 from orionagent.logs.shipper import Shipper
 from orionagent.paths import Paths
 from tests.faults.fixtures import FaultyBackend
@@ -167,6 +170,18 @@ def test_an_older_backend_gets_single_entries_and_no_alerts(start: Start, faulty
     found = wait_through(shipper, faulty, 21)
     assert [entry["message"] for entry in found.entries] == [*(f"line {n}" for n in range(1, 21)), "api crashed"]
     assert found.entries[-1]["level"] == "fatal"
+
+
+def test_many_alerts_follow_each_other_without_the_pause_that_lets_lines_gather(
+    start: Start, faulty: FaultyBackend
+) -> None:
+    shipper = start(faulty)
+    for number in range(30):
+        shipper.offer_alert(alert(f"crash-{number}"))
+    found = wait_through(shipper, faulty, 0, alerts=30)
+    assert [found_alert["id"] for found_alert in found.alerts] == [f"crash-{number}" for number in range(30)]
+    moments = [request.at_s for request in found.requests if request.path.endswith("/agent/alert")]
+    assert statistics.median(later - earlier for earlier, later in pairwise(moments)) < PAUSE_S / 2
 
 
 def test_alerts_arrive_once_though_the_answer_was_lost(start: Start, faulty: FaultyBackend) -> None:
