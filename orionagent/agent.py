@@ -47,6 +47,7 @@ from orionagent.scripts.supervisor import Supervisor  # noqa: E402
 from orionagent.scripts.tree import read_boot_id  # noqa: E402
 from orionagent.systemd import Notifier, watchdog_period_s  # noqa: E402
 from orionagent.tasks import TaskFailed, TaskGroup  # noqa: E402
+from orionagent.threads import provide_threads  # noqa: E402
 from orionagent.wire import RemoteCommand  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ class Agent:
         self._signals = gevent.get_hub().loop.io(self._signal_fd, 1)
         self._signals.start(self._note_signals)
         become_subreaper()
+        provide_threads()
         self._build()
         self._start()
         try:
