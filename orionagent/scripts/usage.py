@@ -70,10 +70,10 @@ class Meter:
             return self._last
         try:
             census = self._look() if trees else None
+            self._last = {name: self._measure(name, process, census, now_s) for name, process in trees.items()}
         except OSError as error:
             log.warning("cannot look at the processes: %s", error)
             return {}
-        self._last = {name: self._measure(name, process, census, now_s) for name, process in trees.items()}
         self._cpu = {name: self._cpu[name] for name in trees}
         self._read_at = now_s
         return self._last
@@ -116,15 +116,21 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         while limits := self._sleep():
-            running = [(limit, limit.process) for limit in limits if limit.process is not None]
-            census = self._look() if running else None
-            for limit, process in running:
-                used_mb = total_rss_bytes(process.members(census)) / MIB
-                if used_mb > limit.memory_mb:
-                    log.warning("%s uses %.0f MiB, its limit is %d: ending it", limit.script, used_mb, limit.memory_mb)
-                    limit.exceed()
+            try:
+                self._check([limit for limit in limits if limit.process is not None])
+            except OSError as error:  # out of descriptors: the next look may succeed
+                log.warning("cannot look at the processes: %s", error)
         self._task = None
 
     def _sleep(self) -> Sequence[Limit]:
         gevent.sleep(CHECK_S)
         return self._limits()
+
+    def _check(self, running: Sequence[Limit]) -> None:
+        census = self._look() if running else None
+        for limit in running:
+            assert limit.process is not None
+            used_mb = total_rss_bytes(limit.process.members(census)) / MIB
+            if used_mb > limit.memory_mb:
+                log.warning("%s uses %.0f MiB, its limit is %d: ending it", limit.script, used_mb, limit.memory_mb)
+                limit.exceed()
