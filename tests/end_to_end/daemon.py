@@ -15,6 +15,8 @@ import gevent
 import pytest
 
 from orionagent.paths import Paths
+from orionagent.scripts.kernel import become_subreaper
+from orionagent.scripts.tree import Census, read_environment
 
 REPOSITORY = Path(__file__).parents[2]
 ORION = os.environ.get("ORION_BIN") or str(REPOSITORY / "bin" / "orion")
@@ -117,6 +119,15 @@ class Daemon:
         """Return a script's row."""
         return next(row for row in self.call("status")["scripts"] if row["name"] == name)
 
+    def members(self, name: str) -> list[int]:
+        """Return the living processes of a script of this daemon, whether it lives itself or not."""
+        found = []
+        for pid in Census.take("").processes:
+            environment = read_environment(pid)
+            if environment.get("ORION_SCRIPT") == name and environment.get("ORION_SOCKET") == self.paths.socket:
+                found.append(pid)
+        return found
+
     def signal(self, number: int) -> None:
         """Send the daemon a signal."""
         assert self.process is not None
@@ -154,9 +165,28 @@ class Daemon:
                 pass  # orphans of a killed daemon, if this process is their subreaper
 
 
+@contextlib.contextmanager
+def another_version() -> Iterator[None]:
+    """Make the installed program look like another one; put everything back in the end."""
+    before = os.stat(INSTALLED)
+    os.utime(INSTALLED)
+    try:
+        yield
+    finally:
+        os.utime(INSTALLED, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 @pytest.fixture
 def daemon(paths: Paths) -> Iterator[Daemon]:
     """Yield a daemon that is not started yet."""
     found = Daemon(paths)
     yield found
     found.close()
+
+
+@pytest.fixture
+def heir() -> Iterator[None]:
+    """Inherit the processes that a killed daemon leaves."""
+    become_subreaper()
+    yield
+    become_subreaper(False)

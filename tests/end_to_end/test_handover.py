@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gevent
 
-from tests.end_to_end.daemon import INSTALLED, REPOSITORY, Daemon, wait_until
+from tests.end_to_end.daemon import REPOSITORY, Daemon, another_version, wait_until
 from tests.faults.fixtures import FaultyBackend
 
 RATE = 5000
@@ -62,14 +62,10 @@ def test_a_reload_into_a_new_version_keeps_pids_lines_and_connections(
     assert daemon.process is not None
     pid = add_writer(daemon, root, count)
     wait_until(lambda: progress(root) > 5_000, "progress")
-    before = os.stat(INSTALLED)
-    os.utime(INSTALLED)  # what an installed new version looks like
-    try:
+    with another_version():
         done = daemon.cli("reload")
         assert done.returncode == 0, done.stderr
         wait_until(lambda: daemon.log().count("runs as pid") == 3, "the new image")
-    finally:
-        os.utime(INSTALLED, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert daemon.process.poll() is None
     assert daemon.row("writer")["pid"] == pid
     wait_until(lambda: progress(root) == count, "the last line is written")
@@ -85,13 +81,9 @@ def test_the_exit_code_is_known_after_a_reload_and_the_restart_counter_goes_on(
     row = daemon.call("script:add", name="app", command="sleep 1000", cwd="/tmp", backoffBase=0)
     os.kill(row["pid"], signal.SIGKILL)
     wait_until(lambda: daemon.row("app")["restarts"] == 1 and daemon.row("app")["pid"], "a restart")
-    before = os.stat(INSTALLED)
-    os.utime(INSTALLED)
-    try:
+    with another_version():
         assert daemon.cli("reload").returncode == 0
         wait_until(lambda: "taken back" in daemon.log(), "the new image")
-    finally:
-        os.utime(INSTALLED, ns=(before.st_atime_ns, before.st_mtime_ns))
     os.kill(daemon.row("app")["pid"], signal.SIGUSR1)
     wait_until(lambda: daemon.row("app")["restarts"] == 2, "the next restart")
     assert daemon.row("app")["lastExit"]["signal"] == "SIGUSR1"
@@ -104,12 +96,8 @@ def test_a_version_that_does_not_start_leaves_the_old_one_running_and_says_so(
     daemon.start()
     pid = daemon.call("script:add", name="app", command="sleep 1000", cwd="/tmp")["pid"]
     Path(daemon.paths.config).write_text('{"tokn": "t"}', encoding="utf-8")  # the new image cannot read this
-    before = os.stat(INSTALLED)
-    os.utime(INSTALLED)
-    try:
+    with another_version():
         done = daemon.cli("reload")
-    finally:
-        os.utime(INSTALLED, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert done.returncode == 1
     assert "does not start" in done.stderr or "stays" in done.stderr
     assert daemon.row("app")["pid"] == pid

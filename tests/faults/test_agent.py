@@ -6,15 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import gevent
 import pytest
 
-from orionagent.paths import Paths
-from orionagent.scripts.kernel import become_subreaper
-from orionagent.scripts.tree import Census, read_environment
+from orionagent.scripts.tree import read_stat
 from tests.end_to_end.daemon import REPOSITORY, Daemon, wait_until
 from tests.faults.fdstore import StoredDaemon
 from tests.faults.fixtures import FaultyBackend
@@ -51,24 +49,6 @@ def die(pid):
 config = parse_script({"name": "app", "command": "touch " + sys.argv[1], "cwd": "/tmp"})
 spawn(config, make_plan(config, "agent"), 1, 2, die)
 """
-
-
-def members(name: str, paths: Paths) -> list[int]:
-    """Return the living processes of a script of the daemon below this root."""
-    found = []
-    for stat in Census.take("").processes.values():
-        environment = read_environment(stat.pid)
-        if environment.get("ORION_SCRIPT") == name and environment.get("ORION_SOCKET") == paths.socket:
-            found.append(stat.pid)
-    return found
-
-
-@pytest.fixture
-def heir() -> Iterator[None]:
-    """Inherit the processes that a killed daemon leaves."""
-    become_subreaper()
-    yield
-    become_subreaper(False)
 
 
 def test_last_words_and_exit_code_of_a_script_that_ends_while_the_agent_is_down_arrive(
@@ -124,21 +104,6 @@ def test_a_child_whose_agent_dies_before_it_is_recorded_never_becomes_the_progra
     assert not mark.exists()
 
 
-def test_term_in_the_middle_of_a_start_ends_cleanly_and_leaves_no_process(daemon: Daemon) -> None:
-    scripts = [{"name": f"app-{n}", "command": "sleep 900", "cwd": "/tmp"} for n in range(30)]
-    daemon.configure(QUIET, scripts)
-    daemon.start()
-    daemon.kill()
-    process = daemon.spawn()
-    # As early as it can hit: while it loads its parts, with thirty scripts of the one before still running.
-    gevent.sleep(0.2)
-    process.terminate()
-    gone = gevent.get_hub().threadpool.apply(process.wait, (30.0,))
-    assert gone in (0, -signal.SIGTERM)
-    if gone == 0:
-        assert not any(members(f"app-{n}", daemon.paths) for n in range(30))
-
-
 def test_a_deleted_socket_comes_back(daemon: Daemon) -> None:
     daemon.configure(QUIET)
     daemon.start()
@@ -146,8 +111,13 @@ def test_a_deleted_socket_comes_back(daemon: Daemon) -> None:
     wait_until(daemon.answers, "the socket again")
 
 
-def test_callers_that_leave_mid_reply_and_followers_that_never_read_disturb_nobody(daemon: Daemon) -> None:
-    daemon.configure(QUIET, [{"name": "loud", "command": "yes a line that nobody reads", "cwd": "/tmp"}])
+def test_callers_that_leave_mid_reply_and_followers_that_never_read_disturb_nobody(
+    faulty: FaultyBackend, daemon: Daemon
+) -> None:
+    daemon.configure(
+        {"token": "t", "apiUrl": faulty.url, "heartbeatInterval": 1000},
+        [{"name": "loud", "command": "yes a line that nobody reads", "cwd": "/tmp"}],
+    )
     daemon.start()
     links = []
     for _ in range(20):
@@ -159,11 +129,24 @@ def test_callers_that_leave_mid_reply_and_followers_that_never_read_disturb_nobo
         link.recv(10)
         link.close()
     assert daemon.row("loud")["phase"] == "running"
-    gevent.sleep(1.0)
+    began, beats = time.monotonic(), len(faulty.received().heartbeats)
+    faulty.wait_for(heartbeats=beats + 2)
+    settled = memory_mb(daemon)
+    faulty.wait_for(heartbeats=beats + 5)
+    assert time.monotonic() - began < 10  # six slots of a second
+    assert memory_mb(daemon) - settled < 30
     assert daemon.row("loud")["phase"] == "running"
     assert daemon.call("status")["host"] is not None
     for link in links[10:]:
         link.close()
+
+
+def memory_mb(daemon: Daemon) -> float:
+    """Return the daemon's resident memory."""
+    assert daemon.process is not None
+    stat = read_stat(daemon.process.pid)
+    assert stat is not None
+    return stat.rss_bytes / (1 << 20)
 
 
 def test_after_and_the_full_view_of_a_script(daemon: Daemon) -> None:

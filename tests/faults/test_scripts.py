@@ -1,6 +1,7 @@
 """What an application can do to its supervisor, and the machine to both: nothing is lost, nobody else is harmed."""
 
 import os
+import pwd
 import resource
 import signal
 import subprocess
@@ -39,28 +40,102 @@ def stranger() -> Iterator["subprocess.Popen[bytes]"]:
         process.kill()
 
 
-def test_a_line_of_ten_megabytes_arrives_in_parts_and_whole(house: House) -> None:
-    house.add("long", f"{PYTHON} \"import sys; sys.stdout.write('x' * (10 << 20) + '\\n' + 'after\\n')\"")
-    wait_for(lambda: house.lines("long")[-1:] == ["after"], "the line after the long one")
-    parts = house.lines("long")[:-1]
-    assert sum(map(len, parts)) == 10 << 20
-    assert max(map(len, parts)) <= 256 * 1024
-    extras = [extra for batch in house.batches for extra in batch.extras.values()]
-    assert all(extra.partial for extra in extras)
-    assert len(extras) == len(parts)
+@pytest.fixture
+def locked(root: Path) -> Path:
+    """Return a folder that only root may enter, below one that everybody may."""
+    root.chmod(0o755)
+    folder = root / "locked"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
-def test_a_burst_right_before_the_end_arrives_whole(house: House) -> None:
-    house.add("burst", f"{PYTHON} \"import os; os.write(1, b'a line of the burst\\n' * 40000); os._exit(0)\"")
-    house.reach("burst", "stopped")
-    wait_for(lambda: len(house.lines("burst")) == 40_000, "the last line")
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_a_folder_that_the_user_may_not_enter_is_a_crash_with_its_own_reason(house: House, locked: Path) -> None:
+    row = house.add("app", "sleep 900", user="nobody", cwd=str(locked), autoRestart=False)
+    reason = f"cannot run app: cannot change to the folder ({locked}): Permission denied"
+    assert (row["phase"], row["lastExit"]["text"]) == ("crashed", reason)
+    assert (house.alerts[0].cause, house.alerts[0].message) == ("spawn", f"app crashed: {reason}; no restart")
 
 
-def test_bytes_that_are_no_text_and_characters_in_two_writes_arrive_readable(house: House) -> None:
-    code = "import os, time; [(os.write(1, bytes([b])), time.sleep(0.1)) for b in '\\u20ac'.encode() + b'\\xff\\n']"
-    house.add("torn", f'{PYTHON} "{code}"')
-    wait_for(lambda: house.lines("torn"), "the line")
-    assert house.lines("torn") == ["\u20ac\ufffd"]
+@pytest.mark.parametrize(("field", "what"), [("user", "no user 'gone'"), ("group", "no group 'gone'")])
+def test_a_user_or_group_that_is_gone_is_a_crash_with_its_name(house: House, field: str, what: str) -> None:
+    script = {"name": "app", "command": "sleep 900", "cwd": "/tmp", field: "gone", "autoRestart": False}
+    save_scripts(house.paths, [parse_script(script)])  # by hand: the command would have refused it
+    house.supervisor.reload()
+    assert what in house.reach("app", "crashed")["lastExit"]["text"]
+    assert what in house.alerts[0].message
+
+
+def test_a_program_starts_with_default_signals_none_of_them_blocked_or_ignored(house: House) -> None:
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN  # as in every Python program
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        house.add("app", "cat /proc/self/status")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    house.reach("app", "stopped")
+    masks = dict(line.split(":\t") for line in house.lines("app") if line.startswith("Sig"))
+    assert {int(masks[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")} == {0}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_home_and_friends_are_the_target_user_s(house: House) -> None:
+    house.add("app", "env", user="nobody")
+    house.reach("app", "stopped")
+    found = dict(line.partition("=")[::2] for line in house.lines("app"))
+    nobody = pwd.getpwnam("nobody")
+    names = ("HOME", "USER", "LOGNAME", "SHELL")
+    assert [found[name] for name in names] == [nobody.pw_dir, "nobody", "nobody", nobody.pw_shell]
+
+
+def test_the_start_of_a_running_script_changes_nothing(house: House) -> None:
+    pid = house.add("app", "sleep 900")["pid"]
+    row = house.supervisor.start("app")
+    assert (row["pid"], row["restarts"], row["phase"]) == (pid, 0, "running")
+    assert len(house.supervisor.show("app")["tree"]) == 1
+
+
+def test_a_script_removed_while_earlier_ones_start_holds_nobody_up(house: House) -> None:
+    house.supervisor.let_go(close=True)
+    scripts = [{"name": "slow", "command": "sleep 900", "cwd": "/tmp"}]
+    scripts += [{"name": name, "command": "sleep 900", "cwd": "/tmp", "after": ["slow"]} for name in ("gone", "last")]  # type: ignore[dict-item]
+    configs = [parse_script(script) for script in scripts]
+    save_scripts(house.paths, configs)
+    house.supervisor = house.make()
+    house.supervisor.take_back(configs)
+    starter = gevent.spawn(house.supervisor.start_rest)
+    house.supervisor.remove("gone")
+    starter.get(timeout=30)
+    assert {row["name"]: row["phase"] for row in house.supervisor.rows()} == {"slow": "running", "last": "running"}
+
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    """Yield a cgroup that makes its members unkillable while it is frozen; thawed and removed in the end."""
+    folder = FREEZER / f"orion-test-{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    (folder / "freezer.state").write_text("THAWED")
+    wait_for(lambda: not (folder / "cgroup.procs").read_text(), "its members' end")
+    folder.rmdir()
+
+
+@pytest.mark.skipif(not os.access(FREEZER, os.W_OK), reason="needs a cgroup v1 freezer: on v2 a frozen process dies")
+def test_a_stop_names_what_even_kill_does_not_end_and_is_done_once_that_ends(house: House, freezer: Path) -> None:
+    pid = house.add("stuck", "sleep 900", stopTimeout=200)["pid"]
+    (freezer / "cgroup.procs").write_text(str(pid))
+    (freezer / "freezer.state").write_text("FROZEN")
+    wait_for(lambda: (freezer / "freezer.state").read_text().strip() == "FROZEN", "the frost")
+    stopper = gevent.spawn(house.supervisor.stop, "stuck")
+    wait_for(lambda: house.row("stuck")["note"], "word of what cannot be ended")
+    assert house.row("stuck")["note"] == f"cannot end pid {pid}: in uninterruptible sleep"
+    assert house.row("stuck")["phase"] == "stopping"
+    (freezer / "freezer.state").write_text("THAWED")
+    assert stopper.get(timeout=30)["phase"] == "stopped"
+    assert not alive(pid)
 
 
 def test_five_hundred_children_a_second_leave_no_zombie_and_cost_next_to_nothing(house: House) -> None:
