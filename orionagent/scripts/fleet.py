@@ -14,6 +14,7 @@ import gevent
 from orionagent.config import ScriptConfig
 from orionagent.errors import NotFound, OrionError
 from orionagent.paths import Paths
+from orionagent.scripts.breath import Breath
 from orionagent.scripts.cgroup import MemoryKills, Subtree
 from orionagent.scripts.edges import Edges
 from orionagent.scripts.handover import (
@@ -96,6 +97,7 @@ class Fleet:
             tasks=self.tasks,
             subtree=subtree,
             memory_kills=memory_kills,
+            breath=Breath(),
         )
         self.state = load_state(paths.state, self._boot_id, descriptors.take("state"))
 

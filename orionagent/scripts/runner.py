@@ -110,8 +110,12 @@ class Runner:
 
     def run(self) -> None:
         """Take messages until killed."""
+        breath = self._around.breath
         while True:
+            self._inbox.peek()  # taken out only when its turn has come: an empty inbox means that all is settled
+            breath.take()
             self._take(self._inbox.get())
+            breath.done()
 
     # What others ask of it
 

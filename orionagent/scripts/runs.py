@@ -15,6 +15,7 @@ import msgspec
 from orionagent.config import ScriptConfig
 from orionagent.errors import SpawnError
 from orionagent.scripts.adoption import find_run
+from orionagent.scripts.breath import Breath
 from orionagent.scripts.cgroup import MemoryKills, Subtree
 from orionagent.scripts.endings import Ending, Exit, judge_exit, judge_failed_start
 from orionagent.scripts.handover import Descriptors, ScriptRecord, read_definition
@@ -56,6 +57,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     tasks: TaskGroup
     subtree: Subtree
     memory_kills: MemoryKills
+    breath: Breath
     boottime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
     draw: Callable[[], float] = random.random
 
