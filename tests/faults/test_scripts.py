@@ -75,7 +75,8 @@ def test_a_program_starts_with_default_signals_none_of_them_blocked_or_ignored(h
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     house.reach("app", "stopped")
     masks = dict(line.split(":\t") for line in house.lines("app") if line.startswith("Sig"))
-    assert {int(masks[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")} == {0}
+    own = 0b11 << 31  # 32 and 33 are the C library's own, which ignores them in what posix_spawn starts
+    assert {int(masks[name], 16) & ~own for name in ("SigBlk", "SigIgn", "SigCgt")} == {0}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
