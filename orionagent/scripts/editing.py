@@ -50,7 +50,7 @@ class Editor:
         return runner
 
     def update(self, name: str, fields: Mapping[str, Any]) -> Runner:
-        """Change some fields of a definition.
+        """Change some fields of a definition; a script that runs is restarted if anything is different.
 
         Raises:
             NotFound: no such script.
@@ -67,7 +67,8 @@ class Editor:
             config = parse_script({**msgspec.to_builtins(before), **fields})
             self._check(config)
             self._write([config if c.name == name else c for c in written])
-        self._fleet.change(runner, config)
+        if config != runner.config:
+            self._fleet.change(runner, config)
         return runner
 
     def remove(self, name: str) -> None:

@@ -246,6 +246,11 @@ def test_reload_touches_only_what_changed(house: House) -> None:
     assert house.row("new")["phase"] == "running"
 
 
+def test_an_update_that_changes_nothing_leaves_the_script_running(house: House) -> None:
+    pid = house.add("app", "sleep 900")["pid"]
+    assert house.supervisor.update("app", {"command": "sleep 900"})["pid"] == pid
+
+
 def test_another_source_and_level_hold_from_the_next_run_on(house: House) -> None:
     house.add("app", "echo loud >&2; sleep 900")
     wait_for(lambda: house.lines("app", "stderr") == ["loud"], "a line under the old source")
