@@ -9,7 +9,6 @@ from gevent import monkey
 # subprocess modules steal the exit statuses that we read from pidfds.
 monkey.patch_all(os=False, signal=False, subprocess=False)
 
-import fcntl  # noqa: E402
 import gc  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
@@ -29,9 +28,8 @@ from orionagent.config import (  # noqa: E402
     AgentConfig,
     load_agent_config,
     load_scripts,
-    load_source_token,
 )
-from orionagent.errors import AlreadyRunning, ConfigError, OrionError  # noqa: E402
+from orionagent.errors import ConfigError, OrionError  # noqa: E402
 from orionagent.handlers import make_commands  # noqa: E402
 from orionagent.ipc.server import Server  # noqa: E402
 from orionagent.logs.shipper import Shipper  # noqa: E402
@@ -39,23 +37,24 @@ from orionagent.metrics.heartbeat import Heartbeat  # noqa: E402
 from orionagent.metrics.sampler import Sampler  # noqa: E402
 from orionagent.paths import Paths  # noqa: E402
 from orionagent.ports import Services  # noqa: E402
+from orionagent.rootlock import take_lock  # noqa: E402
 from orionagent.scripts.cgroup import MemoryKills, find_own_folder, find_subtree  # noqa: E402
 from orionagent.scripts.handover import Descriptors, Inherited, pack_state  # noqa: E402
 from orionagent.scripts.kernel import become_subreaper, open_signals, read_signals  # noqa: E402
 from orionagent.scripts.redact import Redactor  # noqa: E402
+from orionagent.scripts.remote import carry_out  # noqa: E402
 from orionagent.scripts.supervisor import Supervisor  # noqa: E402
 from orionagent.scripts.tree import read_boot_id  # noqa: E402
+from orionagent.sourcetokens import SourceTokens  # noqa: E402
 from orionagent.systemd import Notifier, watchdog_period_s  # noqa: E402
 from orionagent.tasks import TaskFailed, TaskGroup  # noqa: E402
 from orionagent.threads import provide_threads  # noqa: E402
-from orionagent.wire import RemoteCommand  # noqa: E402
 
 log = logging.getLogger(__name__)
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 FLUSH_S = 5.0
 REAP_PAUSE_S = 0.1
-TOKEN_FRESH_S = 30.0
 REPLY_S = 0.05
 
 
@@ -75,36 +74,13 @@ class Agent:
         self._inherited = Inherited.from_environment(upgrade.inherited_descriptors())
         self._kept: dict[str, int] = {}
         self._fingerprint = upgrade.fingerprint()
-        self._tokens: dict[str, tuple[float, str | None]] = {}
-        self._lock = self._take_lock()
+        self._tokens = SourceTokens(self._folder_of)
+        kept = self._inherited.take("lock")
+        self._lock = take_lock(paths) if kept is None else kept
         self.config = self._load_config()
         self.hostname = self.config.hostname or self.hostname
 
     # Before anything runs
-
-    def _take_lock(self) -> int:
-        """Hold the lock of this root.
-
-        Raises:
-            AlreadyRunning: another daemon holds it; the message says which.
-        """
-        os.makedirs(self.paths.run, mode=0o755, exist_ok=True)
-        kept = self._inherited.take("lock")
-        if kept is not None:
-            return kept
-        fd = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(fd, 20).decode("ascii", "replace").strip()
-            os.close(fd)
-            raise AlreadyRunning(
-                f"cannot start: an agent already runs for {self.paths.root} (pid {holder or 'unknown'}); "
-                "stop it first, or set ORION_ROOT to run another"
-            ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        return fd
 
     def _load_config(self) -> AgentConfig:
         try:
@@ -164,7 +140,7 @@ class Agent:
             self.config,
             self.backend,
             boot_id=boot_id,
-            token_for=self._token_for,
+            token_for=self._tokens.find,
         )
         self.supervisor = Supervisor(
             self.paths,
@@ -187,7 +163,7 @@ class Agent:
             interval_ms=self.config.heartbeatInterval,
             scripts=self.supervisor.reports,
             buffer=self.shipper.report,
-            on_command=self._do_remote,
+            on_command=lambda command: carry_out(self.supervisor, command),
             on_success=self.shipper.wake,
             remote_commands=self.config.remoteCommands,
             on_failure=self._events.put,
@@ -291,16 +267,8 @@ class Agent:
 
     # What parts ask of the whole
 
-    def _token_for(self, source: str) -> str | None:
-        """Return the source's own token from its application's folder, None to use the server's."""
-        now = time.monotonic()
-        known = self._tokens.get(source)
-        if known is not None and now - known[0] < TOKEN_FRESH_S:
-            return known[1]
-        folder = self.supervisor.cwd_of_source(source)
-        token = load_source_token(folder) if folder else None
-        self._tokens[source] = (now, token)
-        return token
+    def _folder_of(self, source: str) -> str | None:
+        return self.supervisor.cwd_of_source(source)
 
     def _keep(self, name: str, fd: int) -> None:
         self._kept[name] = fd
@@ -309,27 +277,6 @@ class Agent:
     def _forget(self, name: str) -> None:
         if self._kept.pop(name, None) is not None:
             self._notifier.remove(name)
-
-    def _do_remote(self, command: RemoteCommand) -> bool:
-        """Carry out what the backend asks for; only start, stop and restart of known scripts."""
-        acts: dict[str, Any] = {
-            "start": self.supervisor.start,
-            "stop": self.supervisor.stop,
-            "restart": self.supervisor.restart,
-        }
-        names = self.supervisor.names_of_source(command.source)
-        act = acts.get(command.type)
-        if act is None or not names:
-            log.warning("remote command %d (%s of %s) is not for this agent", command.id, command.type, command.source)
-            return False
-        done = True
-        for name in names:
-            try:
-                act(name)
-            except OrionError as error:
-                log.warning("remote command %d: %s", command.id, error.message)
-                done = False
-        return done
 
     def _reload_on_signal(self) -> None:
         try:
@@ -363,7 +310,7 @@ class Agent:
             self._note_config_error(error)
             raise
         self.config_error = None
-        self._tokens.clear()
+        self._tokens.forget()
         if config != self.config:
             self.config = config
             self.backend.reconfigure(config)
