@@ -14,7 +14,8 @@ import msgspec
 from gevent.event import Event
 
 from orionagent.errors import BackendError, Permanent, Refused, Retryable, TooLarge, Unsupported
-from orionagent.logs.buffer import Buffer, Claim
+from orionagent.logs.buffer import Buffer
+from orionagent.logs.claims import Claim
 from orionagent.logs.compression import Compression, compress
 from orionagent.logs.encode import alert_as_entry, single_bodies
 from orionagent.logs.lanes import Lane, Retry
@@ -139,8 +140,8 @@ class Drain:
         """Tell whether enough waits for a request that is worth its cost, or somebody may wait for room."""
         buffer = self._buffer
         entries, size = lane.room(self._monotonic())
-        return buffer.entries >= min(PLENTY_ENTRIES, entries, buffer.max_entries // 2) or (
-            buffer.size_bytes >= min(PLENTY_BYTES, size, buffer.max_bytes // 2)
+        return buffer.entries >= min(PLENTY_ENTRIES, entries, buffer.limits.max_entries // 2) or (
+            buffer.size_bytes >= min(PLENTY_BYTES, size, buffer.limits.max_bytes // 2)
         )
 
     def _pause(self, lane: Lane) -> bool:

@@ -175,3 +175,8 @@ class ExtentQueue:
         self._count(alerts[-1], -1)
         alerts[-1] = extent
         self._count(extent, 1)
+
+
+def end_of_lines(payload: bytes, lines: int) -> int:
+    """Return the offset behind the first `lines` lines."""
+    return len(payload) - len(payload.split(b"\n", lines)[-1])

@@ -3,7 +3,7 @@
 Knows nothing of requests or greenlets: errors come in, times are arguments (monotonic seconds).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from orionagent.backoff import retry_delay_s
 from orionagent.errors import BackendError, Retryable
@@ -152,3 +152,49 @@ class Lane:
         self.paused = False
         self._small_until_s = self._single_until_s = self._alertless_until_s = 0.0
         self._suspects = self._careful = self._rejections = 0
+
+
+class Lanes:
+    """All lanes by their token, and which source goes under which. Sole writer of both maps.
+
+    `token_for` returns a source's own token, None where the server's is to be used. It is asked once: again only
+    after `ask_again` or `start_anew`.
+    """
+
+    def __init__(
+        self, server_token: str | None, token_for: Callable[[str], str | None], draw: Callable[[], float]
+    ) -> None:
+        self.server_token = server_token
+        self._token_for = token_for
+        self._draw = draw
+        self._by_token: dict[str | None, Lane] = {}
+        self._by_source: dict[str, Lane] = {}
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._by_token.values())
+
+    def of(self, source: str) -> Lane:
+        """Return the lane under which a source's entries go."""
+        lane = self._by_source.get(source)
+        if lane is None:
+            token = self._token_for(source) or self.server_token
+            lane = self._by_token.get(token)
+            if lane is None:
+                lane = self._by_token[token] = Lane(token, self._draw)
+            self._by_source[source] = lane
+        return lane
+
+    def in_use(self) -> list[Lane]:
+        """Return the lanes that sources go under."""
+        return list(self._by_source.values())
+
+    def ask_again(self) -> None:
+        """Ask for every source's token anew: a file may hold another one by now."""
+        self._by_source.clear()
+
+    def start_anew(self, server_token: str | None) -> None:
+        """Take another token for the server, ask for every source's, and forget what was learnt."""
+        self.server_token = server_token
+        self._by_source.clear()
+        for lane in self:
+            lane.forget()
