@@ -73,7 +73,7 @@ class Tender:
                 custody.compact(run)
             if self._unsynced() and self._at_risk(now):
                 custody.sync(run)
-            if custody.ready() and not self._unsynced():
+            if custody.ready() and not self._unsynced() and not self._halt.is_set():
                 self.wanted.clear()
 
     def _unsynced(self) -> bool:

@@ -77,6 +77,38 @@ def test_while_the_backend_is_away_entries_go_to_the_disk_and_then_nothing_ticks
     assert disk.syncs == before + 1
 
 
+class HeldDisk(Disk):
+    """Says when a sync begins, and ends it only when told to."""
+
+    def __init__(self) -> None:
+        self.begun = Event()
+        self._hub = gevent.get_hub()
+        self._read_end, self._write_end = os.pipe()
+
+    def sync(self, descriptor: int) -> None:
+        self._hub.loop.run_callback_threadsafe(self.begun.set)
+        os.read(self._read_end, 1)
+
+    def let_go(self) -> None:
+        os.close(self._write_end)
+
+    def end(self) -> None:
+        os.close(self._read_end)
+
+
+def test_a_stop_during_a_sync_ends_with_it(start: Start) -> None:
+    disk = HeldDisk()
+    shipper = start(StandIn(lambda _: Retryable("down")), disk)
+    shipper.offer(numbered(1, 3))
+    assert disk.begun.wait(20)
+    stopping = gevent.spawn(shipper.stop, 0.0)
+    gevent.sleep(0)
+    disk.let_go()
+    stopping.join(timeout=5.0)
+    assert stopping.successful(), "5 s: it gives up waiting after 10"
+    disk.end()
+
+
 def test_a_quick_backend_costs_no_sync(start: Start) -> None:
     disk = WatchedDisk()
     backend = StandIn()
