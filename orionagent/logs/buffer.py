@@ -16,7 +16,8 @@ from orionagent.logs.disk import Disk
 from orionagent.logs.drops import Drops
 from orionagent.logs.encode import encode_alert, encode_batch
 from orionagent.logs.eviction import MOST_ALERTS, Eviction
-from orionagent.logs.extents import Extent, ExtentQueue
+from orionagent.logs.extents import Extent, numbers_of
+from orionagent.logs.index import ExtentQueue
 from orionagent.logs.journal import Dropped, Header, Kind, Mark, Range, Record
 from orionagent.logs.journalfile import JournalFile
 from orionagent.logs.loading import Loaded
@@ -55,7 +56,7 @@ class Buffer:
         self.custody = Custody(
             JournalFile(path, disk),
             boot_id=boot_id,
-            live=self._live,
+            index=self._queue,
             adopt=self._adopt,
             header=self._header,
             monotonic=monotonic,
@@ -117,12 +118,6 @@ class Buffer:
         total, limits = self.entries, self.limits
         return total == 0 or (total + entries <= limits.max_entries and self.size_bytes < limits.max_bytes)
 
-    def _live(self) -> list[Extent]:
-        claim = self._claims.out
-        extents = [*(claim.extents if claim is not None else ()), *self._queue]
-        extents.sort(key=lambda extent: extent.order)
-        return extents
-
     def _header(self) -> Header:
         return Header(
             instance=self.custody.instance,
@@ -150,9 +145,7 @@ class Buffer:
 
     def _adopt(self, loaded: Loaded) -> None:
         """Put what a journal held before everything else."""
-        for place, extent in enumerate(loaded.extents, start=-len(loaded.extents)):
-            extent.order = place
-        self._queue.push_back(loaded.extents)
+        self._queue.push_before(loaded.take(first_order=-len(loaded.extents)))
         self._drops.adopt(loaded.dropped, loaded.lost)
         self.rejected_total += loaded.rejected_total
         for pipe, offset in loaded.offsets.items():
@@ -246,7 +239,7 @@ class Buffer:
             at=extent.at,
             kind=extent.kind,
             offsets=offsets or {},
-            ack=self.custody.let_go([replaces]) if replaces is not None else (),
+            ack=numbers_of([replaces]) if replaces is not None else (),
             drop=drop,
             dropped=self.dropped if counters else None,
         )
@@ -285,11 +278,11 @@ class Buffer:
         """Note that the first entry, `size` bytes, is set aside for good; return what is left of the claim."""
         done = self._claims.cut(claim, 1, size)
         self.rejected_total += 1
-        self.custody.mark(Mark(ack=self.custody.let_go(done), rejectedTotal=self.rejected_total))
+        self.custody.mark(Mark(ack=numbers_of(done), rejectedTotal=self.rejected_total))
         return self._claims.out
 
     def _mark_done(self, extents: Sequence[Extent]) -> None:
-        ranges = self.custody.let_go(extents)
+        ranges = numbers_of(extents)
         if ranges:
             self.custody.mark(Mark(ack=ranges))
 
@@ -334,4 +327,4 @@ class Buffer:
     def _give_up(self, extents: Sequence[Extent]) -> list[Range]:
         """Count entries as dropped; return those of their numbers that the journal has to learn of."""
         self._drops.add(extents)
-        return self.custody.let_go(extents)
+        return numbers_of(extents)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from orionagent.logs.extents import Extent, ExtentQueue, end_of_lines
+from orionagent.logs.extents import Extent, end_of_lines
+from orionagent.logs.index import ExtentQueue
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,7 @@ class Claims:
         if not taken:
             return None
         first = taken[0]
+        self._queue.out = taken
         self.out = Claim(extents=taken, entries=entries, bytes=size, instance=first.instance, alert=first.alert)
         return self.out
 
@@ -95,6 +97,7 @@ class Claims:
             left -= done[-1].count
         if left:
             done.append(rest[0].split(left, size - sum(extent.size for extent in done)))
+        self._queue.out = rest
         self.out = msgspec.structs.replace(
             claim, extents=rest, entries=claim.entries - entries, bytes=claim.bytes - size
         )
@@ -103,4 +106,5 @@ class Claims:
     def end(self, claim: Claim) -> None:
         """Note that the claim is no longer out."""
         assert claim is self.out
+        self._queue.out = ()
         self.out = None

@@ -5,13 +5,11 @@ Knows nothing of limits, of which entries wait, or of delivery.
 
 import logging
 import zlib
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import msgspec
-
 from orionagent.logs.extents import Extent
+from orionagent.logs.index import ExtentQueue, Snapshot
 from orionagent.logs.journal import Control, Header, Mark, Range, Record, encode_control
 from orionagent.logs.journalfile import JournalFile, Rewritten, is_whole, record_of
 from orionagent.logs.loading import Loaded, load
@@ -25,7 +23,6 @@ COMPACT_BYTES = 16 << 20
 
 DISK_RETRY_S = 5.0
 COMPACT_RETRY_S = 60.0
-UNREADABLE = -1
 
 
 def run_here(function: Callable[[], T]) -> T:
@@ -38,8 +35,8 @@ class Custody:
 
     Nothing here raises for the disk's sake. While it refuses, `refused` says why, payloads stay in memory
     under an instance that the journal does not know, and it is tried anew every 5 s.
-    `live` returns every extent that waits, oldest first; `adopt` takes what a journal holds that turned up
-    late; `header` returns the counters to write into a header.
+    `index` has every extent that waits; `adopt` takes what a journal holds that turned up late; `header`
+    returns the counters to write into a header.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class Custody:
         file: JournalFile,
         *,
         boot_id: str,
-        live: Callable[[], Sequence[Extent]],
+        index: ExtentQueue,
         adopt: Callable[[Loaded], None],
         header: Callable[[], Header],
         monotonic: Callable[[], float],
@@ -55,12 +52,11 @@ class Custody:
     ) -> None:
         self._file = file
         self._boot_id = boot_id
-        self._live = live
+        self._index = index
         self._adopt = adopt
         self._header = header
         self._monotonic = monotonic
         self._new_instance = new_instance
-        self._in_file = 0
         self._retry_at = 0.0
         self._unmarked: list[Range] = []
         self._compacting = False
@@ -74,7 +70,6 @@ class Custody:
         """Read the journal back. Call `settle` once its extents are among the live ones."""
         loaded = load(self._file, self._boot_id, self._new_instance())
         self.instance, self.refused = loaded.instance, loaded.refused
-        self._in_file = sum(extent.size for extent in loaded.extents if extent.payload is None)
         return loaded
 
     def settle(self, loaded: Loaded) -> None:
@@ -114,26 +109,12 @@ class Custody:
             extent.payload = b"".join(pieces)
             self._unmarked += [*record.ack, *record.drop]
         else:
-            self._in_file += extent.size
             self.unsynced = True
 
     def mark(self, mark: Mark) -> None:
         """Note the end of entries; remembered until the disk takes it."""
         if not (self.ready() and self._append([mark])):
             self._unmarked += [*mark.ack, *mark.drop]
-
-    def let_go(self, extents: Sequence[Extent]) -> list[Range]:
-        """Take extents off the books; return those numbers of theirs that the journal has to learn of."""
-        ranges: list[Range] = []
-        for extent in extents:
-            if extent.payload is not None:
-                continue
-            self._in_file -= extent.size
-            if ranges and ranges[-1][1] + 1 == extent.first:
-                ranges[-1] = (ranges[-1][0], extent.last)
-            else:
-                ranges.append((extent.first, extent.last))
-        return ranges
 
     def payload(self, extent: Extent) -> bytes | None:
         """Return an extent's lines; None when somebody else destroyed them or the disk cannot read them."""
@@ -189,13 +170,12 @@ class Custody:
         """Take up a journal that could not be opened at the start: what it holds is older than the rest."""
         loaded = load(self._file, self._boot_id, self._new_instance())
         if self._file.is_open:
-            self._in_file = sum(extent.size for extent in loaded.extents if extent.payload is None)
             self._adopt(loaded)
         if loaded.refused is not None:
             raise loaded.refused
 
     def _write_gathered(self) -> None:
-        gathered = [extent for extent in self._live() if extent.payload is not None]
+        gathered = self._index.in_memory()
         counters = self._header()
         before = self._file.end
         placed = []
@@ -217,7 +197,6 @@ class Custody:
             raise
         for extent, offset in zip(gathered, placed, strict=True):
             extent.offset, extent.payload = offset, None
-            self._in_file += extent.size
         self._unmarked = []
         self.unsynced = True
 
@@ -236,10 +215,10 @@ class Custody:
     @property
     def needs_compaction(self) -> bool:
         """Tell whether delivered bytes dominate the journal."""
-        dead = self._file.end - self._in_file
-        if dead <= COMPACT_BYTES or dead <= self._in_file or self._compacting:
+        if self._compacting or self.refused is not None or self._file.end <= COMPACT_BYTES:
             return False
-        return self.refused is None and self._monotonic() >= self._compact_at
+        live = self._index.footprint_bytes
+        return self._file.end - live > max(COMPACT_BYTES, live) and self._monotonic() >= self._compact_at
 
     def is_in_place(self) -> bool:
         """Tell whether the journal's path still names the journal; if not, `compact` puts one there."""
@@ -254,10 +233,9 @@ class Custody:
             return False
         self._compacting = True
         try:
-            extents = self._live()
-            copies = [msgspec.structs.replace(extent) for extent in extents]
+            snapshot = self._index.snapshot()
             header, covered = self._header(), self._file.end
-            new = run(lambda: self._file.rewrite(copies, header, covered))
+            new = run(lambda: self._rewrite(snapshot, header, covered))
             if not self.ready():
                 self._file.discard(new.descriptor)
                 return False
@@ -268,36 +246,22 @@ class Custody:
             return self._empty_in_place()
         finally:
             self._compacting = False
-        self._relocate(new, shift, {id(extent): at for extent, at in zip(extents, new.offsets, strict=True)})
+        self._index.relocate(snapshot, lambda extent: new.place(extent, shift))
         self.unsynced = True
         return True
 
+    def _rewrite(self, snapshot: Snapshot, header: Header, covered: int) -> Rewritten:
+        new = self._file.rewrite(snapshot, header, covered)
+        snapshot.relocate(new.place)
+        return new
+
     def _empty_in_place(self) -> bool:
         """Free the space of a journal that holds nothing any more: a full disk may need just that."""
-        if self._live():
+        if self._index:
             return False
         try:
             self._file.cut(0)
         except OSError as error:
             self._refuse(error)
             return False
-        self._in_file = 0
         return self._append([self._header()])
-
-    def _relocate(self, new: Rewritten, shift: int, written: dict[int, int]) -> None:
-        """Let every live extent name its place in the new file; extents may have been cut up meanwhile."""
-        starts = [move.old for move in new.moves]
-        self._in_file = 0
-        for extent in self._live():
-            if extent.payload is not None:
-                extent.offset, extent.payload = written[id(extent)], None
-            elif extent.offset >= new.covered:
-                extent.offset += shift
-            else:
-                index = bisect_right(starts, extent.offset) - 1
-                move = new.moves[index] if index >= 0 else None
-                if move is None or extent.offset + extent.size > move.old + move.size:
-                    extent.offset = UNREADABLE
-                    continue
-                extent.offset += move.new - move.old
-            self._in_file += extent.size

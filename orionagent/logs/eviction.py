@@ -5,7 +5,8 @@ Knows nothing of the journal, or of how what goes is counted.
 
 from collections.abc import Callable
 
-from orionagent.logs.extents import Extent, ExtentQueue, end_of_lines
+from orionagent.logs.extents import Extent, end_of_lines
+from orionagent.logs.index import ExtentQueue
 
 MOST_ALERTS = 1000
 

@@ -7,41 +7,45 @@ import errno
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from orionagent.logs.disk import Disk
 from orionagent.logs.extents import Extent
 from orionagent.logs.journal import ALERT_START, ENTRY_START, Header, Record, encode_control
+from orionagent.logs.moves import Moves
 
 log = logging.getLogger(__name__)
 
 COPY_BYTES = 1 << 20
+UNREADABLE = -1
 SET_ASIDE = (errno.EISDIR, errno.EACCES, errno.ENXIO, errno.EINVAL, errno.ELOOP)
 """What opening something that is no readable regular file says."""
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Where a rewritten stretch of the old file begins in the new one."""
-
-    old: int
-    new: int
-    size: int
-
-
 class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
-    """A replacement that waits for `swap`.
+    """A replacement that waits for `swap`: it has everything that was in the journal up to `covered`.
 
-    `offsets` says where each extent went, -1 for one that could not be read; `moves`, by old offset, does so
-    for the stretches of the old file.
+    `moves` says where stretches of the old file went, `written` where extents with these (instance, first) did
+    whose bytes were in memory.
     """
 
     descriptor: int
     end: int
     covered: int
-    moves: Sequence[Moved]
-    offsets: Sequence[int]
+    moves: Moves
+    written: Mapping[tuple[str, int], int]
+
+    def place(self, extent: Extent, shift: int = 0) -> None:
+        """Let an extent name its place in the new file; `shift`: how far what was appended since has moved."""
+        if extent.payload is not None:
+            extent.offset, extent.payload = self.written[extent.instance, extent.first], None
+        elif extent.offset >= self.covered:
+            extent.offset += shift
+        elif extent.offset >= 0:
+            offset = self.moves.find(extent.offset, extent.size)
+            extent.offset = offset if offset is not None else UNREADABLE
 
 
 class JournalFile:
@@ -160,13 +164,13 @@ class JournalFile:
     def rewrite(self, extents: Iterable[Extent], header: Header, covered: int) -> Rewritten:
         """Write the given extents and nothing else to a temporary file and sync it.
 
-        May run in another thread while the owner appends: it reads only what `extents` (copies) name, and
-        `swap` carries over what was appended meanwhile. `header` is the one in force, `covered` the end of the
-        journal, both as of when `extents` were listed.
+        May run in another thread while the owner appends: it reads only what `extents` name, and `swap` carries
+        over what was appended meanwhile. `header` is the one in force, `covered` the end of the journal, both as
+        of when `extents` were listed.
         """
         descriptor = self._disk.open(self._temporary, fresh=True)
         try:
-            end, moves, offsets = 0, [], []
+            end, moves, written = 0, Moves(), {}
             instance, pieces, pending = None, [], 0
             for extent in extents:
                 if extent.instance != instance:
@@ -177,10 +181,10 @@ class JournalFile:
                 if payload is None:
                     payload = self.read(extent.offset, extent.size)
                     if not is_whole(extent, payload):
-                        offsets.append(-1)
                         continue
-                    moves.append(Moved(old=extent.offset, new=end + pending, size=extent.size))
-                offsets.append(end + pending)
+                    moves.add(extent.offset, end + pending, extent.size)
+                else:
+                    written[extent.instance, extent.first] = end + pending
                 pieces += (payload, encode_control(record_of(extent, zlib.crc32(payload))))
                 pending += len(payload) + len(pieces[-1])
                 if pending >= COPY_BYTES:
@@ -195,8 +199,7 @@ class JournalFile:
         except BaseException:
             self.discard(descriptor)
             raise
-        moves.sort(key=lambda move: move.old)
-        return Rewritten(descriptor=descriptor, end=end, covered=covered, moves=moves, offsets=offsets)
+        return Rewritten(descriptor=descriptor, end=end, covered=covered, moves=moves, written=written)
 
     def discard(self, descriptor: int) -> None:
         """Throw a replacement away."""

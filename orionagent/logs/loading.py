@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import msgspec
 
 from orionagent.logs.encode import encode_alert, encode_entry_safely
-from orionagent.logs.extents import Extent
+from orionagent.logs.extents import PACKING, Extent
 from orionagent.logs.journal import Dropped, Kind, Range
 from orionagent.logs.journalfile import JournalFile
+from orionagent.logs.pile import Pile
 from orionagent.logs.recovery import Intact, Recovered, Salvaged, salvage, scan
 from orionagent.wire import Alert, Entry
 
@@ -33,13 +34,19 @@ class Loaded(msgspec.Struct, kw_only=True):
     boot_changed: bool = False
     damaged: bool = False
     refused: OSError | None = None
-    extents: list[Extent] = msgspec.field(default_factory=list)
+    extents: Pile[Extent] = msgspec.field(default_factory=lambda: Pile(PACKING))
     next_seq: int = 1
     offsets: dict[str, int] = msgspec.field(default_factory=dict)
     dropped: Dropped = msgspec.field(default_factory=Dropped)
     rejected_total: int = 0
     salvaged: int = 0
     lost: int = 0
+
+    def take(self, *, first_order: int) -> Iterator[Extent]:
+        """Take out the extents, oldest first; their places in time count up from `first_order`."""
+        for order, extent in enumerate(self.extents.drain(), start=first_order):
+            extent.order = order
+            yield extent
 
 
 def load(file: JournalFile, boot_id: str, fresh_instance: str) -> Loaded:
@@ -65,16 +72,15 @@ def load(file: JournalFile, boot_id: str, fresh_instance: str) -> Loaded:
     )
     if found.header is not None and not found.damaged and not found.foreign_boot:
         loaded.instance = found.header.instance
-    parts = found.parts
-    parts.reverse()
-    while parts:
-        part = parts.pop()
+    for part in found.parts.drain():
         if isinstance(part, Intact):
-            loaded.extents += _waiting(file, part, found, fresh_instance)
+            extents = _waiting(file, part, found, fresh_instance)
         else:
             rest = salvage(lambda offset, count: _read(file, offset, count), part, found.done)
-            loaded.extents += _renumbered(rest, loaded)
+            extents = _renumbered(rest, loaded)
             loaded.lost += rest.lost
+        for extent in extents:
+            loaded.extents.append(extent)
     if loaded.lost or loaded.salvaged:
         log.error("%s was damaged: %d entries salvaged, %d lost", file.path, loaded.salvaged, loaded.lost)
     if found.cut_bytes and loaded.refused is None:

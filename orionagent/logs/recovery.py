@@ -22,6 +22,7 @@ from orionagent.logs.journal import (
     Record,
     decode_control,
 )
+from orionagent.logs.pile import Packing, Pile
 from orionagent.wire import Alert, Entry
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]
@@ -31,8 +32,8 @@ CHUNK_BYTES = 1 << 20
 LONGEST_LINE_BYTES = 8 << 20
 
 
-class Intact(msgspec.Struct, frozen=True, gc=False):
-    """A batch whose checksum holds. `instance` None: its header is lost. One of many: small and positional."""
+class Intact(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
+    """A batch whose checksum holds. `instance` None: its header is lost."""
 
     instance: str | None
     first: int
@@ -44,7 +45,7 @@ class Intact(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
 
 
-class Damaged(msgspec.Struct, frozen=True, kw_only=True):
+class Damaged(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
     """A stretch that no checksum vouches for; `record` is what its batch should have been, where known."""
 
     offset: int
@@ -52,11 +53,15 @@ class Damaged(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None
 
 
+Part: TypeAlias = Intact | Damaged
+_PACKING: Packing[Part] = Packing(Part, lambda _: False)
+
+
 class Recovered(msgspec.Struct, kw_only=True):
     """What a journal holds. `end`: where the next line may be written, a torn tail being cut off there."""
 
     header: Header | None = None
-    parts: list[Intact | Damaged] = msgspec.field(default_factory=list)
+    parts: Pile[Part] = msgspec.field(default_factory=lambda: Pile(_PACKING))
     done: Ranges = msgspec.field(default_factory=Ranges)
     offsets: dict[str, int] = msgspec.field(default_factory=dict)
     dropped: Dropped = msgspec.field(default_factory=Dropped)

@@ -302,6 +302,36 @@ def test_compaction_keeps_what_waits_and_what_is_appended_meanwhile(paths: Paths
     again.close()
 
 
+def test_compaction_moves_thousands_of_small_batches_of_several_sources(paths: Paths) -> None:
+    buffer = open_buffer(paths.buffer)
+
+    def append(first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            buffer.append(numbered(number, number, source=f"s{number % 3}"))
+
+    def meanwhile(work: Callable[[], Rewritten]) -> Rewritten:
+        append(4001, 4700)
+        list(drain(buffer, most=700, limit=1))
+        done = work()
+        list(drain(buffer, most=100, limit=1))
+        append(4701, 5000)
+        return done
+
+    append(1, 4000)
+    list(drain(buffer, most=1100, limit=1))
+    claim = buffer.claim(["s1"], 50, 1 << 20)
+    assert claim is not None
+    buffer.release(claim)
+    assert buffer.custody.compact(meanwhile)
+    again = open_buffer(paths.buffer)
+    expected = [f"line {n}" for n in range(1901, 5001)]
+    assert messages(again) == expected
+    assert messages(buffer) == expected
+    assert buffer.entries == again.entries == 0
+    buffer.close()
+    again.close()
+
+
 def test_compaction_becomes_due_when_delivered_bytes_dominate(paths: Paths) -> None:
     buffer = open_buffer(paths.buffer)
     text = "x" * 100_000
