@@ -18,22 +18,28 @@ from orionagent.logs.moves import Moves
 
 log = logging.getLogger(__name__)
 
-COPY_BYTES = 1 << 20
+COPY_BYTES = 256 << 10
+CARRIES = 3
+"""Times that what was appended during a rewrite is copied before the owner has to do the rest: each is shorter."""
+
 UNREADABLE = -1
 SET_ASIDE = (errno.EISDIR, errno.EACCES, errno.ENXIO, errno.EINVAL, errno.ELOOP)
 """What opening something that is no readable regular file says."""
 
 
 class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
-    """A replacement that waits for `swap`: it has everything that was in the journal up to `covered`.
+    """A replacement that waits for `swap`: its first `end` bytes stand for the journal up to `covered`.
 
-    `moves` says where stretches of the old file went, `written` where extents with these (instance, first) did
-    whose bytes were in memory.
+    What the journal holds from there on follows as it is, so far up to `carried`; that is worth nothing once the
+    journal was cut (`cuts`). `moves` says where stretches of the old file went, `written` where extents with these
+    (instance, first) did whose bytes were in memory.
     """
 
     descriptor: int
     end: int
     covered: int
+    carried: int
+    cuts: int
     moves: Moves
     written: Mapping[tuple[str, int], int]
 
@@ -60,6 +66,7 @@ class JournalFile:
         self._descriptor = -1
         self._ragged = False
         self._renamed = False
+        self._cuts = 0
         self.refused: OSError | None = None
         self.end = 0
 
@@ -124,6 +131,7 @@ class JournalFile:
     def cut(self, end: int) -> None:
         """Forget everything from `end` on."""
         self.end = end
+        self._cuts += 1
         self._ragged = True
         self._disk.truncate(self._descriptor, end)
         self._ragged = False
@@ -164,10 +172,11 @@ class JournalFile:
     def rewrite(self, extents: Iterable[Extent], header: Header, covered: int) -> Rewritten:
         """Write the given extents and nothing else to a temporary file and sync it.
 
-        May run in another thread while the owner appends: it reads only what `extents` name, and `swap` carries
-        over what was appended meanwhile. `header` is the one in force, `covered` the end of the journal, both as
-        of when `extents` were listed.
+        May run in another thread while the owner appends: it reads only what `extents` name, and then carries
+        over most of what was appended meanwhile. `header` is the one in force, `covered` the end of the journal,
+        both as of when `extents` were listed.
         """
+        cuts = self._cuts
         descriptor = self._disk.open(self._temporary, fresh=True)
         try:
             end, moves, written = 0, Moves(), {}
@@ -196,10 +205,15 @@ class JournalFile:
             self._disk.write(descriptor, pieces, end)
             end += pending
             self._disk.sync(descriptor)
+            carried = covered
+            for _ in range(CARRIES):
+                carried = self._disk.copy(self._descriptor, carried, self.end, descriptor, end - covered + carried)
         except BaseException:
             self.discard(descriptor)
             raise
-        return Rewritten(descriptor=descriptor, end=end, covered=covered, moves=moves, written=written)
+        return Rewritten(
+            descriptor=descriptor, end=end, covered=covered, carried=carried, cuts=cuts, moves=moves, written=written
+        )
 
     def discard(self, descriptor: int) -> None:
         """Throw a replacement away."""
@@ -211,19 +225,19 @@ class JournalFile:
 
         The new name is durable after the next `sync`.
         """
-        end = new.end
+        shift = new.end - new.covered
         try:
-            for offset in range(new.covered, self.end, COPY_BYTES):
-                chunk = self.read(offset, min(COPY_BYTES, self.end - offset))
-                self._disk.write(new.descriptor, [chunk], end)
-                end += len(chunk)
+            if new.cuts != self._cuts:
+                raise OSError(errno.ESTALE, "it was cut while it was rewritten", self.path)
+            place = new.carried + shift
+            reached = self._disk.copy(self._descriptor, new.carried, self.end, new.descriptor, place)
             self._disk.replace(self._temporary, self.path)
         except BaseException:
             self.discard(new.descriptor)
             raise
         self.close()
-        self._descriptor, self.end, self._ragged, self._renamed = new.descriptor, end, False, True
-        return new.end - new.covered
+        self._descriptor, self.end, self._ragged, self._renamed = new.descriptor, reached + shift, False, True
+        return shift
 
 
 def is_whole(extent: Extent, payload: bytes) -> bool:

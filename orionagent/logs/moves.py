@@ -13,7 +13,7 @@ class Moves:
     def __init__(self) -> None:
         self._olds = array("Q")
         self._news = array("Q")
-        self._sizes = array("Q")
+        self._sizes = array("I")
         self._sorted = True
 
     def __len__(self) -> int:
@@ -39,6 +39,6 @@ class Moves:
     def _sort(self) -> None:
         places = sorted(range(len(self._olds)), key=self._olds.__getitem__)
         self._olds, self._news, self._sizes = (
-            array("Q", map(column.__getitem__, places)) for column in (self._olds, self._news, self._sizes)
+            array(column.typecode, map(column.__getitem__, places)) for column in (self._olds, self._news, self._sizes)
         )
         self._sorted = True

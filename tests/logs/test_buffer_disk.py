@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -161,6 +161,67 @@ def test_a_full_disk_is_freed_as_soon_as_nothing_waits(paths: Paths) -> None:
     buffer.append(numbered(501, 501))
     again = open_buffer(paths.buffer)
     assert messages(again) == ["line 501"]
+    buffer.close()
+    again.close()
+
+
+class BusyDisk(BadDisk):
+    """Has something happen while the first copy is synced, and counts what is copied afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: list[Callable[[], None]] = []
+        self.copies: list[int] = []
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        while self.meanwhile:
+            self.meanwhile.pop()()
+
+    def copy(self, source: int, start: int, stop: int, target: int, offset: int) -> int:
+        reached = super().copy(source, start, stop, target, offset)
+        self.copies.append(reached - start)
+        return reached
+
+
+def test_what_is_appended_while_a_copy_is_synced_does_not_hold_the_owner_up(paths: Paths) -> None:
+    disk = BusyDisk()
+    buffer = open_on(paths.buffer, disk, Clock())
+    buffer.append(numbered(1, 10))
+
+    def append() -> None:
+        for first in range(11, 511, 100):
+            buffer.append(numbered(first, first + 99))
+
+    disk.meanwhile.append(append)
+    assert buffer.custody.compact()
+    first, *_, last = disk.copies
+    assert first > 10_000
+    assert last == 0, "the owner's own part"
+    again = open_buffer(paths.buffer)
+    assert messages(again) == messages(buffer) == [f"line {n}" for n in range(1, 511)]
+    buffer.close()
+    again.close()
+
+
+def test_a_disk_that_refuses_and_recovers_during_a_rewrite_leaves_the_old_journal_in_use(paths: Paths) -> None:
+    disk, clock = BusyDisk(), Clock()
+    buffer = open_on(paths.buffer, disk, clock)
+    buffer.append(numbered(1, 10))
+
+    def stumble() -> None:
+        disk.error, disk.torn_bytes = errno.ENOSPC, 50
+        buffer.append(numbered(11, 20))
+        disk.error = None
+        clock.now += 6
+        buffer.append(numbered(21, 30))
+
+    disk.meanwhile.append(stumble)
+    inode = os.stat(paths.buffer).st_ino
+    assert not buffer.custody.compact()
+    assert os.stat(paths.buffer).st_ino == inode
+    again = open_buffer(paths.buffer)
+    assert messages(again) == messages(buffer) == [f"line {n}" for n in range(1, 31)]
     buffer.close()
     again.close()
 
