@@ -64,7 +64,7 @@ test-frozen: test-venv dist
 	$(BIN)/python tests/packaging/frozen_suite.py build/freeze/orion-agent-*
 
 soak: test-venv
-	$(BIN)/pytest -m soak -s
+	$(BIN)/pytest -m soak -v
 
 # The peers that the benchmark runs beside the agent.
 $(VENV)-bench/.stamp:

@@ -21,7 +21,13 @@ from orionagent.paths import Paths  # noqa: E402
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
-pytest_plugins = ("tests.end_to_end.daemon", "tests.faults.fixtures", "tests.faults.fdstore", "tests.scripts.house")
+pytest_plugins = (
+    "tests.end_to_end.daemon",
+    "tests.faults.fixtures",
+    "tests.faults.figures",
+    "tests.faults.fdstore",
+    "tests.scripts.house",
+)
 
 # A suite that was started in the background has these ignored, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,14 +1,12 @@
 """A flood loses nothing on a quick backend; a slow one holds the application up no longer than promised."""
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from tests.end_to_end.daemon import REPOSITORY, Daemon, wait_until
 from tests.faults.fixtures import FaultyBackend
@@ -60,32 +58,3 @@ def flood(daemon: Daemon, root: Path, count: int) -> None:
 
 def test_a_flood_arrives_whole_in_little_memory(daemon: Daemon, root: Path) -> None:
     flood(daemon, root, 300_000)
-
-
-@pytest.mark.soak
-def test_two_million_lines_arrive_whole_in_little_memory(daemon: Daemon, root: Path) -> None:
-    flood(daemon, root, 2_000_000)
-
-
-@pytest.mark.soak
-def test_a_backend_that_takes_three_seconds_holds_nobody_up_for_more_than_five_in_a_minute(
-    daemon: Daemon, faulty: FaultyBackend, root: Path
-) -> None:
-    seconds = int(os.environ.get("ORION_SOAK_SECONDS", "90"))
-    faulty.fail("delay", path="/agent/logs", seconds=3.0, times=0)
-    daemon.configure({"token": "t", "apiUrl": faulty.url})
-    daemon.start()
-    report = root / "report"
-    command = f"{sys.executable} -S {FOLDER / 'stalled.py'} 20000 {seconds} {report}"
-    daemon.call("script:add", name="writer", command=command, cwd="/tmp")
-    wait_until(report.exists, "the child is done", timeout_s=seconds + 60)
-    told = json.loads(report.read_text(encoding="ascii"))
-    assert told["worst"] < 6.0, "5 s of waiting, and the child's own work"
-    faulty.clear()
-    wait_until(lambda: daemon.call("status")["buffer"]["entries"] == 0, "the buffer is empty", timeout_s=60)
-    received = faulty.received()
-    reports = [e["metadata"]["dropped"] for e in received.entries if e["source"] == "orion-agent"]
-    numbers = [int(e["message"].split()[1]) for e in received.entries if e["source"] == "writer"]
-    assert numbers == sorted(set(numbers))
-    assert sum(reports) == daemon.call("status")["buffer"]["droppedTotal"] == told["lines"] - len(numbers)
-    print(f"\n{told['lines']} lines, {sum(reports)} dropped, at worst {told['worst']:.1f} s of 60 in write(2)")

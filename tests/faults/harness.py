@@ -4,11 +4,13 @@ Knows nothing of what a test expects of the outcome: it returns figures.
 """
 
 import contextlib
+import json
 import os
 import random
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from tests.faults.ledger import Account
 WRITER = str(REPOSITORY / "tests" / "faults" / "numbered.py")
 LOGS = "/agent/logs"
 FINISH_S = 120.0
+ABSENCE_EVERY = 6
+"""So often one part stays away for seconds: agent and backend in turn."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +70,8 @@ class Campaign:
         self._draw = random.Random(seed)
         self._ledger = str(root / "ledger")
         self._rounds = self._agent_kills = self._backend_kills = 0
+        self._config: dict[str, Any] = {}
+        self._token = "t0"
         self.account = Account(self._ledger)
         self.backend = FaultyBackend(ledger=self._ledger)
         self.notes: list[str] = []
@@ -74,7 +80,9 @@ class Campaign:
 
     def start(self, *, rate: int, count: int = 0, ragged: bool = True, **config: Any) -> None:
         """Start the agent with `config` and the application at `rate` lines a second on each stream."""
-        self._daemon.configure({"token": "t", "apiUrl": self.backend.url, "heartbeatInterval": 1000, **config})
+        self._config = {"apiUrl": self.backend.url, "heartbeatInterval": 1000, **config}
+        self._daemon.configure({"token": self._token, **self._config})
+        self._be_good()
         self._daemon.start()
         self.idle_mb = self.memory_mb()
         seed = self._draw.randrange(1, 1 << 30) if ragged else 0
@@ -104,15 +112,40 @@ class Campaign:
     # Rounds
 
     def play(self, rounds: int) -> None:
-        """Go through so many rounds: a fault, a kill or both, at random moments."""
+        """Go through so many rounds: a fault, a kill or both, at random moments; now and then a long absence."""
         for _ in range(rounds):
             self._rounds += 1
+            absence, rest = divmod(self._rounds, ABSENCE_EVERY)
+            if rest == 0:
+                self._part(backend_first=absence % 2 == 0)
+                continue
             with self._fault():
                 self._nap(0.5)
                 if self._draw.random() < 0.7:
                     self._kill_agent()
                 self._nap(0.3)
             self._nap(0.3)
+
+    def _part(self, *, backend_first: bool) -> None:
+        """Kill both at once; one comes back and goes on alone, the other follows seconds later."""
+        self.notes.append(f"both killed, {'backend' if backend_first else 'agent'} back first")
+        self._agent_kills += 1
+        self._backend_kills += 1
+        self._daemon.kill()
+        self.backend.kill()
+        back = [self._restart_backend, self._daemon.start]
+        first, second = back if backend_first else reversed(back)
+        first()
+        gevent.sleep(self._draw.uniform(3.0, 4.0))
+        second()
+
+    def _restart_backend(self) -> None:
+        self.backend = FaultyBackend(port=self.backend.port, ledger=self._ledger)
+        self._be_good()
+
+    def _be_good(self) -> None:
+        """Have the backend do nothing wrong, and take the token in force and no other."""
+        self.backend.rule(tokens=[self._token])
 
     def _nap(self, most_s: float) -> None:
         gevent.sleep(self._draw.uniform(0, most_s))
@@ -147,7 +180,7 @@ class Campaign:
             ("reset-on-accept", {"times": 3}),
             ("garbage", {"times": 1, "body": "HTTP/1.1 2x0 so\r\n\r\n"}),
         ]
-        kind = draw.choice(("none", "refuse", "kill", "too-large", *(["fault"] * 6)))
+        kind = draw.choice(("none", "refuse", "kill", "too-large", "token", *(["fault"] * 6)))
         what = draw.choice(faults)
         self.notes.append(kind if kind != "fault" else str(what))
         if kind == "refuse":
@@ -156,7 +189,10 @@ class Campaign:
             self._backend_kills += 1
             self.backend.kill()
         elif kind == "too-large":
-            self.backend.rule(max_bytes=draw.randint(20_000, 60_000))  # one long line fits
+            self.backend.rule(tokens=[self._token], max_bytes=draw.randint(20_000, 60_000))  # one long line fits
+        elif kind == "token":
+            forbidden, self._token = self._token, f"t{self._rounds}"
+            self.backend.rule(**{"forbidden_tokens": [forbidden]} if draw.random() < 0.5 else {"tokens": [self._token]})
         elif kind == "fault":
             path = "" if what[0] == "reset-on-accept" else LOGS
             self.backend.fail(what[0], path=path, **what[1])  # type: ignore[arg-type]
@@ -164,15 +200,23 @@ class Campaign:
         if kind == "refuse":
             self.backend.listen()
         elif kind == "kill":
-            self.backend = FaultyBackend(port=self.backend.port, ledger=self._ledger)
-        self.backend.rule()
+            self._restart_backend()
+        elif kind == "token":
+            Path(self._daemon.paths.config).write_text(json.dumps({"token": self._token, **self._config}), "utf-8")
+            self._daemon.call("reload")
+        self._be_good()
         self.backend.clear()
 
     # The end
 
+    def end_writing(self, timeout_s: float = FINISH_S) -> None:
+        """Have the application write no more; return once its last line is in the pipe."""
+        os.kill(self._pid, signal.SIGUSR1)
+        wait_until(lambda: self.progress()[2], "the application's last line", timeout_s)
+
     def finish(self, timeout_s: float = FINISH_S) -> Outcome:
         """Let the application end and the agent deliver; return what became of its lines."""
-        os.kill(self._pid, signal.SIGUSR1)
+        self.end_writing(timeout_s)
         return self.await_outcome(timeout_s)
 
     def await_outcome(self, timeout_s: float = FINISH_S) -> Outcome:
@@ -233,6 +277,16 @@ class Campaign:
         self.backend.close()
 
 
-def most_held_s(held: list[tuple[float, float]], window_s: float = 60.0) -> float:
-    """Return the most seconds that writes took within any window."""
-    return max((sum(took for end, took in held if at <= end < at + window_s) for at, _ in held), default=0.0)
+def most_held_s(held: list[tuple[float, float]], *, window_s: float = 60.0, least_s: float = 0.0) -> float:
+    """Return the most seconds that writes, of those that took `least_s`, took within any window."""
+    most = within = 0.0
+    window: deque[tuple[float, float]] = deque()
+    for end, took in held:
+        if took < least_s:
+            continue
+        window.append((end, took))
+        within += took
+        while window[0][0] <= end - window_s:
+            within -= window.popleft()[1]
+        most = max(most, within)
+    return most
