@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -9,7 +11,10 @@ import pytest
 from orionagent.logs.buffer import Buffer
 from orionagent.logs.disk import Disk
 from orionagent.paths import Paths
+from tests.end_to_end.daemon import REPOSITORY
 from tests.logs.journals import BOOT, drain, messages, numbered, open_buffer
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives its rights up")
 
 
 class BadDisk(Disk):
@@ -312,6 +317,26 @@ def test_something_else_in_the_journals_place_is_kept_aside(paths: Paths, what: 
     buffer.append(numbered(1, 2))
     assert buffer.custody.refused is None
     buffer.close()
+    again = open_buffer(paths.buffer)
+    assert messages(again) == ["line 1", "line 2"]
+    again.close()
+
+
+@needs_root
+def test_a_journal_that_may_not_be_read_is_kept_aside(paths: Paths) -> None:
+    with open(paths.buffer, "w", encoding="ascii") as file:
+        file.write("somebody else's\n")
+    os.chmod(paths.buffer, 0)
+    os.chmod(paths.root, 0o755)
+    os.chown(paths.etc, 65534, 65534)
+    program = (
+        "import os, sys; from tests.logs.journals import numbered, open_buffer\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "buffer = open_buffer(sys.argv[1]); buffer.append(numbered(1, 2)); buffer.close()\n"
+        "assert buffer.custody.refused is None"
+    )
+    subprocess.run([sys.executable, "-c", program, paths.buffer], check=True, cwd=REPOSITORY, timeout=60)
+    assert os.path.getsize(f"{paths.buffer}.unusable") == 16
     again = open_buffer(paths.buffer)
     assert messages(again) == ["line 1", "line 2"]
     again.close()
