@@ -30,18 +30,12 @@ class SourceQueue:
     def __iter__(self) -> Iterator[Extent]:
         return merge(self.lasting, self.logs, key=_age)
 
-    def oldest(self, *, lasting: bool) -> Extent | None:
-        """Return the oldest of what is evicted last, or of the rest."""
-        if lasting:
-            return self.lasting[0] if self.lasting else None
-        return self.logs.first()
-
     def head(self) -> Extent | None:
         """Return the oldest extent."""
-        log = self.logs.first()
-        if not self.lasting or (log is not None and log.order < self.lasting[0].order):
-            return log
-        return self.lasting[0]
+        logs, lasting = self.logs.front, self.lasting
+        if not lasting:
+            return logs[0] if logs else None
+        return logs[0] if logs and logs[0].order < lasting[0].order else lasting[0]
 
     def push(self, extent: Extent) -> None:
         """Append the newest extent."""
@@ -135,9 +129,9 @@ class ExtentQueue:
         """Return the oldest of what is evicted last, or of the rest, over all sources."""
         best: Extent | None = None
         for queue in self._sources.values():
-            oldest = queue.oldest(lasting=lasting)
-            if oldest is not None and (best is None or oldest.order < best.order):
-                best = oldest
+            kind = queue.lasting if lasting else queue.logs.front
+            if kind and (best is None or kind[0].order < best.order):
+                best = kind[0]
         return best
 
     def pop(self, extent: Extent) -> None:

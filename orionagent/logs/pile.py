@@ -23,14 +23,14 @@ Chunk: TypeAlias = bytes | Sequence[T]
 class Packing(Generic[T]):
     """How records become bytes and back. `kind` is their type, array-like; `loose` tells which stay as they are."""
 
-    def __init__(self, kind: Any, loose: Callable[[T], bool]) -> None:
+    def __init__(self, kind: Any, loose: Callable[[T], bool] | None = None) -> None:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(list[kind])
         self._loose = loose
 
     def pack(self, records: list[T]) -> Chunk[T]:
         """Return the records in as little memory as they let themselves be put."""
-        if any(map(self._loose, records)):
+        if self._loose is not None and any(map(self._loose, records)):
             return records
         return zlib.compress(self._encoder.encode(records), 1)
 
@@ -50,30 +50,34 @@ class Packing(Generic[T]):
 
 
 class Pile(Generic[T]):
-    """A queue, oldest first. A record keeps its identity from the time it is at the front until it is taken."""
+    """A queue, oldest first. A record keeps its identity from the time it is at the front until it is taken.
+
+    `front` is for reading: the oldest few records, none only if there are none at all.
+    """
 
     def __init__(self, packing: Packing[T]) -> None:
         self._packing = packing
-        self._front: deque[T] = deque()
+        self.front: deque[T] = deque()
         self._middle: deque[Chunk[T]] = deque()
         self._back: deque[T] = deque()
-        self._count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.front) + BUNDLE * len(self._middle) + len(self._back)
+
+    def __bool__(self) -> bool:
+        return bool(self.front)
 
     def __iter__(self) -> Iterator[T]:
-        yield from self._front
+        yield from self.front
         for chunk in self._middle:
             yield from self._packing.unpack(chunk)
         yield from self._back
 
-    def __repr__(self) -> str:
-        return f"Pile({self._count})"
-
     def append(self, record: T) -> None:
         """Add the youngest record."""
-        self._count += 1
+        if not self.front:
+            self.front.append(record)
+            return
         back = self._back
         back.append(record)
         if len(back) >= 2 * BUNDLE:
@@ -81,39 +85,29 @@ class Pile(Generic[T]):
 
     def appendleft(self, record: T) -> None:
         """Add a record that is older than all."""
-        self._count += 1
-        front = self._front
+        front = self.front
         front.appendleft(record)
         if len(front) >= 2 * BUNDLE:
             self._middle.appendleft(self._packing.pack([front.pop() for _ in range(BUNDLE)][::-1]))
 
-    def first(self) -> T | None:
-        """Return the oldest record."""
-        if not self._front:
-            if self._middle:
-                self._front.extend(self._packing.unpack(self._middle.popleft()))
-            elif self._back:
-                self._front, self._back = self._back, self._front
-            else:
-                return None
-        return self._front[0]
-
     def popleft(self) -> T:
-        """Take out the oldest record."""
-        found = self.first()
-        if found is None:
-            raise IndexError("nothing is left")
-        self._count -= 1
-        return self._front.popleft()
+        """Take out the oldest record. Raises IndexError when there is none."""
+        record = self.front.popleft()
+        if not self.front:
+            if self._middle:
+                self.front.extend(self._packing.unpack(self._middle.popleft()))
+            elif self._back:
+                self.front, self._back = self._back, self.front
+        return record
 
     def drain(self) -> Iterator[T]:
         """Take out one record after the other."""
-        while self._count:
+        while self.front:
             yield self.popleft()
 
     def loose(self) -> Iterator[T]:
         """Yield the records that are not packed, oldest first."""
-        yield from self._front
+        yield from self.front
         for chunk in self._middle:
             if not isinstance(chunk, bytes):
                 yield from chunk
@@ -124,7 +118,7 @@ class Pile(Generic[T]):
     def chunks(self) -> list[Chunk[T]]:
         """Return what is here now, for another thread: copies, and what never changes."""
         middle = [chunk if isinstance(chunk, bytes) else list(map(copy, chunk)) for chunk in self._middle]
-        return [list(map(copy, self._front)), *middle, list(map(copy, self._back))]
+        return [list(map(copy, self.front)), *middle, list(map(copy, self._back))]
 
     def update(self, change: Callable[[T], None], changed: Mapping[int, Chunk[T]]) -> None:
         """Change every record; `changed` has chunks, by their identity, to which that was done already."""
@@ -133,6 +127,6 @@ class Pile(Generic[T]):
             done = changed.get(id(chunk)) if isinstance(chunk, bytes) else None
             middle.append(self._packing.amend(chunk, change) if done is None else done)
         self._middle = middle
-        for ends in (self._front, self._back):
+        for ends in (self.front, self._back):
             for record in ends:
                 change(record)

@@ -54,7 +54,7 @@ class Damaged(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=Tr
 
 
 Part: TypeAlias = Intact | Damaged
-_PACKING: Packing[Part] = Packing(Part, lambda _: False)
+_PACKING: Packing[Part] = Packing(Part)
 
 
 class Recovered(msgspec.Struct, kw_only=True):
@@ -132,8 +132,9 @@ class _Scanner:
         found = self._found
         if isinstance(control, Record):
             self._record(control, offset)
-            found.done.add(control.ack)
-            found.done.add(control.drop)
+            if control.ack or control.drop:
+                found.done.add(control.ack)
+                found.done.add(control.drop)
             found.offsets.update(control.offsets)
             found.dropped = control.dropped or found.dropped
         else:

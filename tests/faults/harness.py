@@ -136,7 +136,7 @@ class Campaign:
         back = [self._restart_backend, self._daemon.start]
         first, second = back if backend_first else reversed(back)
         first()
-        gevent.sleep(self._draw.uniform(3.0, 4.0))
+        gevent.sleep(self._draw.uniform(2.5, 3.5))
         second()
 
     def _restart_backend(self) -> None:

@@ -96,7 +96,7 @@ def test_a_backend_that_takes_three_seconds_never_holds_an_application_up_for_lo
 ) -> None:
     campaign.backend.fail("delay", path=LOGS, times=0, seconds=3.0)
     campaign.start(rate=rate, ragged=False)
-    gevent.sleep(70)
+    gevent.sleep(64)
     campaign.end_writing()
     # At full speed every write waits for the pipe: then what counts is what only a wait for room can take.
     held = most_held_s(campaign.held(), least_s=0.5 if rate == FULL_SPEED else 0.0)
