@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.daemon import Daemon, wait_until
+from tests.faults.figures import say
 from tests.faults.fixtures import FaultyBackend
 
 LINES = 8000
@@ -59,8 +60,8 @@ def test_half_a_minute_without_a_backend_drains_at_the_next_retry_or_heartbeat(
     waited_s = time.monotonic() - listened_at
     numbers = [int(e["message"]) for e in faulty.received().entries if e["source"] == "writer"]
     announced_s = status["link"]["nextAttemptSeconds"]
-    print(
-        f"\noutage of {listened_at - refused_at:.1f} s: {len(numbers)} of {LINES} lines, in order: "
+    say(
+        f"outage of {listened_at - refused_at:.1f} s: {len(numbers)} of {LINES} lines, in order: "
         f"{numbers == sorted(numbers)}, all there {waited_s:.1f} s after the return; "
         f"the next retry was due in {announced_s} s"
     )

@@ -20,11 +20,17 @@ COLUMNS = (
     ("unexplained", "unexplained"),
 )
 _NOTED: list[tuple[str, Outcome, tuple[str, ...]]] = []
+_SAID: list[str] = []
 
 
 def note(what: str, outcome: Outcome, *more: str) -> None:
     """Keep the figures of one measure, with whatever else there is to say, for the end."""
     _NOTED.append((what, outcome, more))
+
+
+def say(line: str) -> None:
+    """Keep a figure that fits no column, for the end."""
+    _SAID.append(line)
 
 
 def render(noted: list[tuple[str, Outcome, tuple[str, ...]]]) -> list[str]:
@@ -46,7 +52,8 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the table."""
-    if _NOTED:
+    lines = [*(render(_NOTED) if _NOTED else ()), *_SAID]
+    if lines:
         terminalreporter.section("delivery")
-        for line in render(_NOTED):
-            terminalreporter.write_line(line)
+    for line in lines:
+        terminalreporter.write_line(line)
