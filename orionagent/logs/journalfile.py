@@ -18,7 +18,7 @@ from orionagent.logs.moves import Moves
 
 log = logging.getLogger(__name__)
 
-COPY_BYTES = 256 << 10
+COPY_BYTES = 1 << 20
 CARRIES = 3
 """Times that what was appended during a rewrite is copied before the owner has to do the rest: each is shorter."""
 
