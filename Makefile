@@ -2,10 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv test-venv demo check test test-frozen test-browser test-system bench soak fuzz dist clean
+.PHONY: help venv test-venv demo check test test-frozen test-browser test-system test-trees bench soak fuzz dist clean
 
 help:
-	@echo "make demo | test | check | venv | test-frozen | test-browser | test-system | bench | soak | fuzz | dist"
+	@echo "make demo | test | check | venv | test-frozen | test-browser | test-system | test-trees | bench | soak | fuzz | dist"
 
 # The stamps hold what was installed: a changed setup.py installs anew.
 $(VENV)/.run-stamp: setup.py bin/orion
@@ -63,8 +63,13 @@ dist: build/venv/.stamp
 test-frozen: test-venv dist
 	$(BIN)/python tests/packaging/frozen_suite.py build/freeze/orion-agent-*
 
+# Delivery under kills, faults and load for some twenty minutes; its figures stand in one table at the end.
 soak: test-venv
-	$(BIN)/pytest -m soak -v
+	$(BIN)/pytest -m soak -v tests/faults tests/end_to_end
+
+# The release on minimal Debian trees: needs debootstrap and Debian's mirror.
+test-trees: test-venv build/venv/.stamp
+	$(BIN)/pytest -m soak tests/packaging
 
 # The peers that the benchmark runs beside the agent.
 $(VENV)-bench/.stamp:
