@@ -13,41 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+from bench.children import Child
 from bench.machine import is_alive, process_tree, run_ms, until
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 PEER_BIN = Path(os.environ.get("BENCH_PEERS", REPOSITORY / ".venv-bench")) / "bin"
-
-
-class Child:
-    """One supervised program; `argv` has no shell syntax."""
-
-    def __init__(self, name: str, folder: Path, *argv: object) -> None:
-        self.name = name
-        self.folder = folder
-        self.argv = [str(word) for word in argv]
-        self.command = " ".join(self.argv)
-
-    @property
-    def pid(self) -> int:
-        return int((self.folder / "ready").read_text(encoding="ascii"))
-
-    @property
-    def done_ns(self) -> tuple[int, int] | None:
-        """When it began and ended to write, None while it has not."""
-        try:
-            first, last = (self.folder / "done").read_text(encoding="ascii").split()
-        except OSError:
-            return None
-        return int(first), int(last)
-
-
-def writer(folder: Path, name: str, mode: str, *arguments: object) -> Child:
-    """Return a child that waits for SIGUSR1 and then writes marked lines."""
-    own = folder / name
-    own.mkdir()
-    return Child(name, own, sys.executable, "-I", "-S", HERE / "child.py", mode, own, *arguments)
 
 
 class Peer:
@@ -147,7 +118,7 @@ class Orion(Peer):
         etc = self.folder / "etc/orion"
         etc.mkdir(parents=True)
         for name, content in (
-            ("config.json", {"token": "bench", "apiUrl": f"http://127.0.0.1:{self.sink.port}"}),
+            ("config.json", {"token": "bench", "apiUrl": self.address()}),
             (
                 "scripts.json",
                 [
@@ -159,6 +130,9 @@ class Orion(Peer):
             with open(etc / name, "w", encoding="utf-8", opener=_private) as file:
                 json.dump(content, file)
         return [self.program, "daemon", "--foreground"]
+
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.sink.port}"
 
     def status_argv(self) -> list[str]:
         return [self.program, "status"]

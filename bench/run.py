@@ -3,7 +3,7 @@
 Knows nothing of how the agent works inside. Only ratios within one run mean anything: machines differ, and
 this one may be shared (the last line says how much of it strangers used).
 
-    python -m bench.run [splitter burst rate restart cli memory idle fleet]
+    python -m bench.run [splitter cli packaged memory restart burst rate idle fleet]
 """
 
 import contextlib
@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import splitter
+from bench import packaged, splitter
+from bench.children import Child, quiet, writer
 from bench.machine import busy_seconds, cpu_seconds, memory_mb, run_ms, switches, until
-from bench.peers import ALL, Child, Orion, Peer, fresh_folder, settle, writer
+from bench.peers import ALL, Orion, Peer, fresh_folder, settle
 
 BURST_LINES = int(os.environ.get("BENCH_LINES", "1000000"))
 RATE, RATE_S = 5000, int(os.environ.get("BENCH_RATE_S", "10"))
@@ -247,20 +248,6 @@ def restart() -> None:
 # ------------------------------------------------------------------------------------- commands, memory, idle
 
 
-def quiet(count: int) -> Callable[[Path], list[Child]]:
-    def make(folder: Path) -> list[Child]:
-        children = []
-        for index in range(count):
-            own = folder / f"q{index}"
-            own.mkdir()
-            path = own / "quiet.sh"
-            path.write_text(f"echo $$ >{own}/ready\nexec sleep 99999\n", encoding="ascii")
-            children.append(Child(f"q{index}", own, "/bin/sh", path))
-        return children
-
-    return make
-
-
 def cli() -> None:
     commands: dict[str, tuple[list[str], dict[str, str]]] = {
         "python3 -I -S -c pass": ([sys.executable, "-I", "-S", "-c", "pass"], {})
@@ -345,6 +332,7 @@ def fleet() -> None:
 MEASURES: dict[str, Callable[[], None]] = {
     "splitter": splitter.run,
     "cli": cli,
+    "packaged": packaged.run,
     "memory": memory,
     "restart": restart,
     "burst": burst,

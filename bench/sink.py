@@ -86,7 +86,10 @@ def serve(connection: socket.socket, sink: Sink) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection, connection.makefile("rb", buffering=1 << 18) as stream:
         while request := stream.readline():
-            method, path, _ = request.decode("latin-1").split()
+            words = request.decode("latin-1").split()
+            if len(words) != 3:
+                return  # a client that begins with TLS
+            method, path, _ = words
             headers = {}
             while (line := stream.readline().strip()) != b"":
                 key, _, value = line.decode("latin-1").partition(":")

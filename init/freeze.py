@@ -31,7 +31,9 @@ EXCLUDES = [
     *("_lzma", "_multibytecodec", "_uuid", "bz2", "lzma"),
     *("venv", "wheel", "xmlrpc", "ensurepip", "distutils", "pkg_resources", "cffi", "pycparser"),
     *("gevent.tests", "gevent.testing", "psutil.tests", "cryptography", "OpenSSL", "pytest", "mypy"),
-    *("werkzeug.debug", "chardet", "socks", "brotli", "brotlicffi", "zstandard", "simplejson", "watchdog"),
+    # requests guesses a text's encoding by one of the first two. Nothing asks it to, and they are 2 MiB of memory.
+    *("charset_normalizer", "chardet"),
+    *("werkzeug.debug", "socks", "brotli", "brotlicffi", "zstandard", "simplejson", "watchdog"),
 ]
 # Imported by name at run time, which following imports cannot see.
 INCLUDES = ["gevent.ares", "gevent.resolver.thread", "gevent._threading", "encodings.idna", "encodings.ascii"]

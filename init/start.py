@@ -18,4 +18,8 @@ def run(name: str) -> None:
     if _signal.getsignal(_signal.SIGINT) is _signal.SIG_DFL:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     sys.frozen = True  # type: ignore[attr-defined]
+    import warnings  # noqa: PLC0415
+
+    # requests would say on every start that it cannot guess encodings: EXCLUDES in freeze.py has the reason.
+    warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
     __import__(name)

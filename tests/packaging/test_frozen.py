@@ -36,11 +36,11 @@ def bare(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     shutil.rmtree(root)
 
 
-def run(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the program with `root` as the whole world, without any environment."""
+def run(root: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the program with `root` as the whole world and with no environment but `environment`."""
     return subprocess.run(
         [CHROOT, root, "/opt/orion/orion", *arguments],
-        env={},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -73,6 +73,12 @@ def test_a_missing_daemon_is_said_in_one_line(bare: Path) -> None:
     done = run(bare, "ping")
     assert done.returncode == 3
     assert "the daemon is not running" in done.stderr
+
+
+def test_the_daemon_starts_in_silence(bare: Path) -> None:
+    # What is left out of the release on purpose makes no library complain.
+    done = run(bare, "daemon", "--foreground", ORION_SELF_TEST="1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1.0.0\n", "")
 
 
 def test_text_of_any_language_is_written_in_utf8_whatever_the_locale(bare: Path) -> None:
@@ -120,6 +126,8 @@ def test_it_stays_within_its_size_and_its_glibc(release: Path, bare: Path) -> No
                 newest = max(newest, (2, int(minor)))
     installer = (Path(__file__).parents[2] / "init" / "install.sh").read_text()
     assert f"MIN_GLIBC_MINOR={newest[1]}\n" in installer, f"the builds need glibc {newest}"
+    operators = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+    assert f"glibc 2.{newest[1]} or newer" in operators
 
 
 def test_the_tarball_is_owned_by_root_and_stays_inside_its_folder(release: Path) -> None:
