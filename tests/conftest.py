@@ -26,6 +26,7 @@ pytest_plugins = (
     "tests.faults.fixtures",
     "tests.faults.figures",
     "tests.faults.fdstore",
+    "tests.packaging.frozen",
     "tests.scripts.house",
 )
 

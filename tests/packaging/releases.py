@@ -8,6 +8,7 @@ import importlib.util
 import io
 import marshal
 import platform
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -51,6 +52,13 @@ def add_release(
             archive.addfile(member, io.BytesIO(text.encode()))
     write_checksums(folder)
     return path
+
+
+def offer(folder: Path, *tarballs: Path) -> None:
+    """Put copies of tarballs into `folder` and renew SHA256SUMS."""
+    for tarball in tarballs:
+        shutil.copy(tarball, folder)
+    write_checksums(folder)
 
 
 def write_checksums(folder: Path) -> None:

@@ -4,13 +4,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.frozen import build
-from tests.packaging.releases import add_broken_daemon
+from tests.packaging.releases import add_broken_daemon, offer
 
 # A tree takes debootstrap, Debian's mirror and one or two minutes.
 pytestmark = [
@@ -24,11 +23,10 @@ MIRROR = "http://deb.debian.org/debian"
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
+def site(build: Callable[[str], Path]) -> Iterator[str]:
     """Yield the address of a download site with two good versions and one whose daemon does not start."""
     with tempfile.TemporaryDirectory(prefix="or-site-", dir="/tmp") as name:
-        for version in ("1.0.0", "1.1.0"):
-            build(version, Path(name))
+        offer(Path(name), build("1.0.0"), build("1.1.0"))
         add_broken_daemon(Path(name), good="1.1.0", broken="1.9.0")
         command = [sys.executable, str(HERE / "serve.py"), name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

@@ -19,8 +19,13 @@ INSTALLER = HERE.parents[1] / "init" / "install.sh"
 SITE_PORT, BACKEND_PORT = 8099, 3001
 CONFIG = {"token": "machine-token", "apiUrl": f"http://127.0.0.1:{BACKEND_PORT}", "heartbeatInterval": 1000}
 
-# Numbered lines, about 5,000 a second in portions of ten, by the only interpreter that every Debian has.
-WRITER = """perl -e '$|=1; for(my $i=1;;$i++){print "line $i\\n"; select(undef,undef,undef,0.002) if $i%10==0}'"""
+# 5,000 numbered lines a second, by the only interpreter that every Debian has. Told to end, it says how far it came:
+# so a test knows that nothing is missing at the end either.
+WRITER = (
+    "perl -MTime::HiRes=time,sleep -e '$| = 1; $SIG{TERM} = sub { $told = 1 }; $start = time; "
+    'for ($i = 1; !$told; $i++) { print "line $i\\n"; next if $i % 10; '
+    '$ahead = $start + $i / 5000 - time; sleep($ahead) if $ahead > 0 } print "last $i\\n"\''
+)
 
 
 class Server(Machine):
@@ -108,17 +113,21 @@ class Server(Machine):
         """Return which installed program the running agent is."""
         return self.run("readlink", f"/proc/{self.main_pid('orion-agent')}/exe").stdout.strip()
 
-    def lines_of(self, source: str = "writer") -> list[int]:
-        """Return the numbers that have arrived from a source, in order, each entry once."""
+    def messages_of(self, source: str) -> list[str]:
+        """Return what has arrived from a source, in order, each entry once."""
         path = self.kept / "entries"
         seen: set[tuple[str, str]] = set()
-        numbers = []
+        messages = []
         for line in path.read_text().splitlines() if path.exists() else ():
             instance, seq, of, message = line.split(" ", 3)
             if of == source and (instance, seq) not in seen:
                 seen.add((instance, seq))
-                numbers.append(int(message.split(" ")[1]))
-        return numbers
+                messages.append(message)
+        return messages
+
+    def lines_of(self, source: str = "writer") -> list[int]:
+        """Return the numbers of the lines that have arrived from a writer."""
+        return [int(message.split(" ")[1]) for message in self.messages_of(source)]
 
     def heartbeats(self) -> list[dict[str, Any]]:
         """Return the heartbeats that have arrived."""

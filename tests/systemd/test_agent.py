@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.frozen import build
-from tests.packaging.releases import add_broken_daemon, compile_dying_agent
+from tests.packaging.releases import add_broken_daemon, compile_dying_agent, offer
 from tests.systemd.fleet import Server, running
 
 pytestmark = pytest.mark.system
@@ -16,14 +15,14 @@ pytestmark = pytest.mark.system
 KILLS = 20
 UPGRADES = 5
 UNIT = "orion-agent"
+RSS_LIMIT_KIB = 42 * 1024
 
 
 @pytest.fixture(scope="module")
-def releases() -> Iterator[Path]:
+def releases(build: Callable[[str], Path]) -> Iterator[Path]:
     """Yield a download site with two versions of this checkout."""
     with tempfile.TemporaryDirectory(prefix="or-site-", dir="/tmp") as name:
-        for version in ("1.0.0", "1.1.0"):
-            build(version, Path(name))
+        offer(Path(name), build("1.0.0"), build("1.1.0"))
         yield Path(name)
 
 
@@ -42,10 +41,11 @@ def server(booted: Server) -> Iterator[Server]:
     booted.remove_script()
 
 
-def check_whole(server: Server, upto: int) -> None:
-    """Check that every line up to the `upto`-th has arrived, once and in order."""
+def check_whole(server: Server) -> None:
+    """Check that every line the writer wrote before it ended has arrived, once and in order."""
     found = server.lines_of()
-    assert found[:upto] == list(range(1, upto + 1))
+    assert found == list(range(1, len(found) + 1))
+    assert server.messages_of("writer")[-1] == f"last {len(found)}"
 
 
 def write_more(server: Server, count: int = 500) -> None:
@@ -62,9 +62,7 @@ def finish(server: Server, pid: int) -> None:
     server.wait_for(
         "the buffer is empty", lambda: server.run("orion", "status", "--json").stdout.find('"entries":0') >= 0
     )
-    found = server.lines_of()
-    check_whole(server, len(found))
-    assert len(found) > 0
+    check_whole(server)
 
 
 def new_main_process(server: Server, act: Callable[[], object]) -> int:
@@ -83,6 +81,35 @@ def test_a_heartbeat_arrives_from_a_freshly_installed_agent(server: Server) -> N
     assert beat["agentVersion"] == "1.0.0"
     assert beat["memory"]["totalMb"] > 0
     assert server.run("orion", "version").stdout.startswith("orion-agent 1.0.0\nbuilt 20")
+
+
+def test_an_agent_without_scripts_stays_small(server: Server) -> None:
+    beats = len(server.heartbeats())
+    server.wait_for("more heartbeats", lambda: len(server.heartbeats()) >= beats + 3)
+    status = server.run("cat", f"/proc/{server.main_pid(UNIT)}/status").stdout
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) < RSS_LIMIT_KIB
+
+
+def test_an_application_sees_nothing_of_what_the_unit_grants_the_agent(server: Server) -> None:
+    pid = server.add_writer()
+    names = {item.partition("=")[0] for item in server.run("cat", f"/proc/{pid}/environ").stdout.split("\0") if item}
+    assert names == {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "ORION_SCRIPT", "ORION_SOCKET"}
+    assert server.run("sh", "-c", f"echo /proc/{pid}/fd/*").stdout.split() == [f"/proc/{pid}/fd/{n}" for n in range(3)]
+    status = dict(line.split(":\t", 1) for line in server.run("cat", f"/proc/{pid}/status").stdout.splitlines())
+    ours = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    assert (status["NoNewPrivs"], status["Seccomp"], status["Umask"]) == ("0", "0", "0022")
+    assert (int(status["SigBlk"], 16), int(status["SigIgn"], 16)) == (0, 0)
+    assert status["CapBnd"] == ours["CapBnd"]
+    limits = server.run("cat", f"/proc/{pid}/limits").stdout
+    assert re.search(r"^Max open files +1024 ", limits, re.MULTILINE), limits
+    assert server.run("cat", f"/proc/{pid}/oom_score_adj").stdout == "0\n"
+    for kind in ("mnt", "net", "pid", "ipc", "uts"):
+        assert (
+            server.run("readlink", f"/proc/{pid}/ns/{kind}").stdout
+            == server.run("readlink", f"/proc/1/ns/{kind}").stdout
+        )
 
 
 def test_kills_under_load_lose_no_line_and_leave_the_application_alone(server: Server) -> None:
@@ -172,16 +199,19 @@ def test_the_journal_has_what_a_person_needs(server: Server) -> None:
 
 def test_stop_leaves_no_process(server: Server) -> None:
     pid = server.add_writer()
+    # One that hides: of a session of its own, no longer its script's child, and deaf to SIGTERM.
+    hide = """sh -c '(setsid sh -c "trap : TERM; while :; do sleep 1; done" &); exec sleep 1000'"""
+    server.run("orion", "script", "add", "hider", hide, "--cwd", "/tmp", "--set", "stopTimeout=500")
     write_more(server)
-    assert len(server.agents_processes()) >= 2
+    server.wait_for("all are there", lambda: any("trap" in line for line in server.agents_processes()))
     server.run("systemctl", "stop", UNIT)
     assert server.agents_processes() == []
     assert server.run("test", "-d", f"/proc/{pid}", check=False).returncode != 0
-    found = server.lines_of()
-    check_whole(server, len(found))
+    check_whole(server)
     server.wait_for("the last heartbeat", lambda: server.heartbeats()[-1].get("stopping", False))
     server.run("systemctl", "start", UNIT)
     server.wait_for("the agent answers", server.is_up)
+    server.remove_script("hider")
 
 
 def test_after_a_boot_everything_runs_before_the_backend_does(releases: Path) -> None:
