@@ -112,6 +112,7 @@ detect_rights() {
     else
         fail 14 "cannot install without root: neither sudo nor doas is here; run this as root (su -)"
     fi
+    [ "$dry_run" = yes ] || $sudo true || fail 14 "cannot become root by $sudo: see its message above; run this as root"
 }
 
 detect_tools() {
@@ -122,15 +123,14 @@ detect_tools() {
         fail 16 "cannot check the download without sha256sum or openssl: install coreutils"
     case $BASE_URL in
     https://*) insecure=no ;;
-    http://127.0.0.1* | http://localhost* | 'http://[::1]'*) insecure=yes ;;
+    http://127.0.0.1 | http://localhost | 'http://[::1]') insecure=yes ;;
+    http://127.0.0.1[:/]* | http://localhost[:/]* | 'http://[::1]'[:/]*) insecure=yes ;;
     *) fail 15 "cannot download from $BASE_URL: only https is safe; set ORION_BASE_URL to an https address" ;;
     esac
     have curl || have wget || fail 15 "cannot download: neither curl nor wget is here; install one of them"
 }
 
 has_systemd() { [ -z "$ROOT" ] && [ -d /run/systemd/system ] && have systemctl; }
-
-is_active() { has_systemd && systemctl is-active --quiet orion-agent; }
 
 # --- download -------------------------------------------------------------------------------------------------
 
@@ -229,6 +229,7 @@ unpack() {
         echo "$wanted_sum" | $sudo tee "$fresh/.checksum" >/dev/null
     fi
     act mv "$fresh" "$lib/$folder"
+    unpacked=$folder
 }
 
 # Like mkdir -p, and remembers what was not there before, for the removal.
@@ -291,12 +292,20 @@ install_unit() {
     ! has_systemd || act systemctl daemon-reload
 }
 
+# --- the running agent ----------------------------------------------------------------------------------------
+
+is_service() { has_systemd && systemctl is-active --quiet orion-agent; }
+
+# Tells whether an agent answers, whoever has started it.
+answers() { [ -z "$ROOT" ] && "$lib/current/orion" ping >/dev/null 2>&1; }
+
+is_running() { is_service || answers; }
+
 # Tells whether the running agent is the program in folder $1 and answers.
 runs() {
-    pid=$(systemctl show -p MainPID orion-agent | sed 's/MainPID=//')
-    [ "${pid:-0}" != 0 ] || return 1
-    [ "$($sudo readlink "/proc/$pid/exe")" = "$(readlink -f "$lib/$1/orion")" ] || return 1
-    $sudo "$lib/$1/orion" ping >/dev/null 2>&1
+    pid=$(cat /run/orion/agent.lock 2>/dev/null) || return 1
+    [ "$($sudo readlink "/proc/${pid:-none}/exe")" = "$(readlink -f "$lib/$1/orion")" ] || return 1
+    "$lib/$1/orion" ping >/dev/null 2>&1
 }
 
 # The same, within COME_UP_S seconds.
@@ -304,34 +313,41 @@ comes_up() {
     tries=$((COME_UP_S * 5))
     while ! runs "$1"; do
         [ "$tries" -gt 0 ] || return 1
-        sleep 0.2
+        sleep 0.2 2>/dev/null || sleep 1
         tries=$((tries - 1))
     done
 }
 
-# Makes the running agent take up the current version; goes back to $1 when that fails.
+reload_agent() {
+    if is_service; then
+        act systemctl reload orion-agent
+    else
+        act "$lib/current/orion" reload
+    fi
+}
+
+# Makes the running agent take up version $1, which is current; goes back to $2 when that fails.
 take_up() {
     if [ "$dry_run" = yes ]; then
-        act systemctl reload orion-agent
+        [ "$1" = "$2" ] || reload_agent
         return 0
     fi
+    ! runs "$1" || return 0
+    service=no log=/var/log/orion-agent.log
+    if is_service; then service=yes log='journalctl -u orion-agent'; fi
     say "handing over to the new version; applications go on"
-    if act systemctl reload orion-agent && comes_up "$(current_version)"; then
-        return 0
+    ! { reload_agent && comes_up "$1"; } || return 0
+    if [ -z "$2" ] || [ "$2" = "$1" ] || [ ! -d "$lib/$2" ]; then
+        fail 25 "cannot start $1 and there is no version to go back to; see $log"
     fi
-    failed=$(current_version)
-    if [ -z "$1" ] || [ "$1" = "$failed" ] || [ ! -d "$lib/$1" ]; then
-        fail 25 "cannot start $failed and there is no version to go back to; see journalctl -u orion-agent"
-    fi
-    warn "$failed does not come up; going back to $1"
-    switch_to "$1"
-    install_unit "$failed"
+    warn "$1 does not come up; going back to $2"
+    switch_to "$2"
+    install_unit "$1"
     # Either the old program never left, or the new one is being restarted and this is what starts next.
-    comes_up "$1" || act systemctl restart orion-agent || true
-    act rm -rf "$lib/$failed"
-    comes_up "$1" ||
-        fail 25 "cannot start $failed, and $1 does not answer either; see journalctl -u orion-agent"
-    fail 25 "cannot start $failed: went back to $1, which runs; see journalctl -u orion-agent"
+    comes_up "$2" || [ "$service" = no ] || act systemctl restart orion-agent || true
+    [ "$unpacked" != "$1" ] || act rm -rf "$lib/$1"
+    comes_up "$2" || fail 25 "cannot start $1, and $2, which is back in its place, does not answer: start it; see $log"
+    fail 25 "cannot start $1: went back to $2, which runs; see $log"
 }
 
 # Keeps the current version and the one before; removes all others.
@@ -353,26 +369,27 @@ install() {
     else
         need_space "$lib" "$NEED_UNPACKED_KB"
         say "downloading $BASE_URL/$name"
-        if [ "$dry_run" = no ]; then download; fi
+        [ "$dry_run" = yes ] || download
         unpack
     fi
-    if [ "$folder" != "$previous" ]; then
-        switch_to "$folder"
-        [ -z "$previous" ] || link "$previous" "$lib/previous"
-    fi
+    [ "$folder" = "$previous" ] || switch_to "$folder"
     install_links
     install_unit "$previous"
-    if is_active && ! runs "$folder"; then take_up "$previous"; fi
+    ! is_running || take_up "$folder" "$previous"
+    [ "$folder" = "$previous" ] || [ -z "$previous" ] || link "$previous" "$lib/previous"
     prune
+    [ "$dry_run" = no ] || return 0
     say "installed $version"
     next_steps
 }
 
 next_steps() {
+    if [ -n "$ROOT" ] || is_running; then return 0; fi
+    [ -e /etc/orion/config.json ] || say "next: sudo orion setup --server"
     if has_systemd; then
-        is_active || say "next: sudo orion setup --server, then sudo systemctl enable --now orion-agent"
-    elif [ -z "$ROOT" ]; then
-        say "there is no systemd here. Next: sudo orion setup --server, then let your service manager run"
+        say "next: sudo systemctl enable --now orion-agent"
+    else
+        say "next: there is no systemd here; let your service manager run"
         say "  /usr/local/bin/orion daemon        (in the foreground, as root; it ends on SIGTERM)"
     fi
 }
@@ -382,20 +399,19 @@ rollback() {
     now=$(current_version)
     [ -d "$lib/${back:-none}" ] || fail 18 "cannot go back: no earlier version is kept in $lib"
     switch_to "$back"
-    link "$now" "$lib/previous"
     install_unit "$now"
-    if is_active && ! runs "$back"; then take_up "$now"; fi
-    say "went back to $back"
+    ! is_running || take_up "$back" "$now"
+    link "$now" "$lib/previous"
+    [ "$dry_run" = yes ] || say "went back to $back"
 }
 
 uninstall() {
-    if has_systemd; then
-        if systemctl cat orion-agent >/dev/null 2>&1; then
-            act systemctl disable --now orion-agent ||
-                fail 26 "cannot stop the agent: systemctl failed; look at systemctl status orion-agent"
-        fi
-    elif [ -z "$ROOT" ] && have orion && orion ping >/dev/null 2>&1; then
-        fail 26 "cannot remove a running agent: stop it with your service manager first"
+    if has_systemd && systemctl cat orion-agent >/dev/null 2>&1; then
+        act systemctl disable --now orion-agent ||
+            fail 26 "cannot stop the agent: systemctl failed; look at systemctl status orion-agent"
+    fi
+    if [ "$dry_run" = no ] && answers; then
+        fail 26 "cannot remove a running agent: stop it first, by what has started it"
     fi
     act rm -f "$unit"
     links | while read -r at target; do
@@ -415,6 +431,7 @@ uninstall() {
         act systemctl daemon-reload
         act systemctl reset-failed orion-agent 2>/dev/null || true
     fi
+    [ "$dry_run" = no ] || return 0
     if [ "$purge" = yes ]; then
         say "removed; each application's own .orion/config.json is left in its folder"
     else
@@ -452,7 +469,7 @@ clean_up() {
 }
 
 main() {
-    what=install wanted_version='' dry_run=no purge=no scratch='' locked=no
+    what=install wanted_version='' dry_run=no purge=no scratch='' locked=no unpacked=''
     while [ $# -gt 0 ]; do
         case $1 in
         --version)
@@ -486,6 +503,7 @@ main() {
         fail 20 "cannot make a temporary folder in ${TMPDIR:-/tmp}: free some space or set TMPDIR"
     [ "$dry_run" = yes ] || take_lock
     "$what"
+    [ "$dry_run" = no ] || say "this was a dry run: nothing was changed"
 }
 
 # The braces make this one command: a shell that got only a part of it runs none of it. And nothing that is

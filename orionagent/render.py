@@ -251,7 +251,9 @@ def render_outcome(row: Mapping[str, Any]) -> str:
 
 
 def render_reload(data: Mapping[str, Any]) -> str:
-    """Return what a reload changed."""
+    """Return what a reload changed, or which version it hands over to."""
+    if data.get("replacedBy"):
+        return f"handing over to version {escape(str(data['replacedBy']))}; the scripts go on\n"
     parts = [
         f"{word}: {', '.join(map(escape, data[word]))}" for word in ("added", "changed", "removed") if data.get(word)
     ]

@@ -30,16 +30,21 @@ class Site:
         self.unit = self.root / "etc/systemd/system/orion-agent.service"
 
     def run(
-        self, *arguments: str, before: tuple[str, ...] = (), script: bytes | None = None, **environment: str
+        self,
+        *arguments: str,
+        before: tuple[str, ...] = (),
+        shell: tuple[str, ...] = ("sh",),
+        script: bytes | None = None,
+        **environment: str,
     ) -> "subprocess.CompletedProcess[str]":
-        """Pipe the installer (or `script`) into sh; `before` is a command that runs sh."""
+        """Pipe the installer (or `script`) into a shell; `before` is a command that runs the shell."""
         own = {
             "PATH": os.environ["PATH"],
             "ORION_BASE_URL": self.address,
             "ORION_INSTALL_ROOT": str(self.root),
         }
         done = subprocess.run(
-            [*before, "sh", "-s", "--", *arguments],
+            [*before, *shell, "-s", "--", *arguments],
             input=INSTALLER.read_bytes() if script is None else script,
             env=own | environment,
             stdout=subprocess.PIPE,
@@ -90,6 +95,23 @@ def test_the_newest_release_is_installed_and_found_on_the_path(site: Site) -> No
     assert site.unit.stat().st_mode & 0o777 == 0o644
     assert (site.root / "usr/local/share/man/man1/orion.1").read_text() == ".TH ORION 1\n"
     assert not (site.root / "usr/local/share/zsh").exists(), "this release brings no zsh completion"
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "bash --posix", "busybox sh", "ksh", "zsh --emulate sh"])
+def test_every_shell_installs_upgrades_goes_back_and_removes(site: Site, shell: str) -> None:
+    words = shell.split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"there is no {words[0]} here")
+    before = site.files()
+    for version in ("1.0.0", "1.1.0"):
+        add_release(site.releases, version)
+    for arguments, version in ((["--version", "1.0.0"], "1.0.0"), ([], "1.1.0"), (["--rollback"], "1.0.0")):
+        done = site.run(*arguments, shell=tuple(words))
+        assert done.returncode == 0, done.stdout
+        assert site.version() == f"orion {version}"
+    done = site.run("--purge", shell=tuple(words))
+    assert done.returncode == 0, done.stdout
+    assert site.files() == before
 
 
 def test_a_version_can_be_named(site: Site) -> None:
@@ -172,6 +194,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(site: Site) -> None:
     done = site.run("--dry-run")
     assert done.returncode == 0, done.stdout
     assert "would run: tar" in done.stdout
+    assert "nothing was changed" in done.stdout
+    assert "installed 1.0.0" not in done.stdout
     assert site.files() == before
     site.install()
     before = site.files()
@@ -279,8 +303,9 @@ def test_a_site_that_is_down_is_refused(either_site: Site) -> None:
     refused(either_site, 17, ORION_BASE_URL="http://127.0.0.1:1")
 
 
-def test_plain_http_to_another_machine_is_refused(either_site: Site) -> None:
-    assert "only https" in refused(either_site, 15, ORION_BASE_URL="http://example.org")
+@pytest.mark.parametrize("address", ["http://example.org", "http://localhost.example.org", "http://127.0.0.1.nip.io"])
+def test_plain_http_to_another_machine_is_refused(either_site: Site, address: str) -> None:
+    assert "only https" in refused(either_site, 15, ORION_BASE_URL=address)
 
 
 @pytest.mark.skipif(shutil.which("setarch") is None, reason="needs util-linux's setarch")
@@ -288,6 +313,53 @@ def test_plain_http_to_another_machine_is_refused(either_site: Site) -> None:
 def test_a_wrong_architecture_is_refused(either_site: Site) -> None:
     add_release(either_site.releases, "1.1.0")
     assert "i686" in refused(either_site, 12, before=("setarch", "linux32"))
+
+
+def saying(folder: Path, **answers: str) -> str:
+    """Return a PATH on which programs answer as another system's do: shell code by name, "" for not there."""
+    own = folder / "programs"
+    own.mkdir()
+    for place in os.environ["PATH"].split(":"):
+        for path in Path(place).glob("*") if place.startswith(("/usr", "/bin", "/sbin")) else ():
+            if path.name not in answers and not (own / path.name).exists():
+                (own / path.name).symlink_to(path)
+    for name, code in answers.items():
+        if code:
+            (own / name).write_text(f"#!/bin/sh\n{code}\n")
+            (own / name).chmod(0o755)
+    return str(own)
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "answers"),
+    [
+        (11, "FreeBSD", {"uname": "echo FreeBSD"}),
+        (12, "riscv64", {"uname": '[ "$1" = -s ] && echo Linux || echo riscv64'}),
+        (12, "32-bit", {"getconf": "echo 32"}),
+        (13, "musl", {"getconf": "exit 1", "ldd": "echo 'musl libc (x86_64)' >&2; exit 1"}),
+        (13, "musl", {"getconf": "", "ldd": "echo 'musl libc (x86_64)' >&2; exit 1"}),
+        (13, "older than 2.28", {"getconf": '[ "$1" = LONG_BIT ] && echo 64 || echo glibc 2.27'}),
+        (13, "older than 2.28", {"getconf": "", "ldd": "echo 'ldd (Ubuntu GLIBC 2.27-3ubuntu1) 2.27'"}),
+        (15, "neither curl nor wget", {"curl": "", "wget": ""}),
+        (16, "without tar", {"tar": ""}),
+        (16, "sha256sum or openssl", {"sha256sum": "", "openssl": ""}),
+    ],
+)
+def test_a_system_that_it_is_not_made_for_is_refused(
+    either_site: Site, root: Path, number: int, words: str, answers: dict[str, str]
+) -> None:
+    add_release(either_site.releases, "1.1.0")
+    assert words in refused(either_site, number, PATH=saying(root, **answers))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here")
+def test_only_openssl_is_enough_to_check_the_download(site: Site, root: Path) -> None:
+    add_release(site.releases, "1.0.0")
+    programs = saying(root, sha256sum="")
+    done = site.run(PATH=programs)
+    assert done.returncode == 0, done.stdout
+    add_release(site.releases, "1.1.0").write_bytes(b"tampered")
+    refused(site, 19, PATH=programs)
 
 
 def test_words_it_does_not_know_are_refused(either_site: Site) -> None:
@@ -306,17 +378,10 @@ def test_two_installations_at_once_are_refused_and_a_dead_ones_lock_is_taken_ove
     assert not lock.exists()
 
 
+@pytest.mark.skipif(shutil.which("wget") is None, reason="there is no wget here")
 def test_only_wget_is_enough(site: Site, root: Path) -> None:
-    tools = root / "tools"
-    tools.mkdir()
-    for folder in os.environ["PATH"].split(":"):
-        for path in Path(folder).glob("*") if folder.startswith(("/usr", "/bin", "/sbin")) else ():
-            if path.name not in ("curl", "sudo", "doas") and not (tools / path.name).exists():
-                (tools / path.name).symlink_to(path)
-    if not (tools / "wget").exists():
-        pytest.skip("there is no wget here")
     add_release(site.releases, "1.0.0")
-    done = site.run(PATH=str(tools))
+    done = site.run(PATH=saying(root, curl=""))
     assert done.returncode == 0, done.stdout
     assert site.version() == "orion 1.0.0"
 
@@ -347,6 +412,24 @@ def test_without_root_and_without_sudo_nothing_is_tried(site: Site) -> None:
     as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     said = refused(site, 14, before=as_nobody, ORION_INSTALL_ROOT="", PATH=tools)
     assert "run this as root" in said
+
+
+@pytest.mark.system
+def test_a_sudo_that_refuses_is_a_reason_to_stop(site: Site, root: Path) -> None:
+    add_release(site.releases, "1.0.0")
+    root.chmod(0o755)
+    programs = saying(root, sudo="echo 'nobody is not in the sudoers file' >&2; exit 1")
+    as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    said = refused(site, 14, before=as_nobody, ORION_INSTALL_ROOT="", PATH=programs)
+    assert "not in the sudoers file" in said
+
+
+@pytest.mark.system
+def test_a_read_only_system_is_refused(either_site: Site) -> None:
+    add_release(either_site.releases, "1.1.0")
+    fixed = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    said = refused(either_site, 23, before=("unshare", "--mount", "sh", "-c", fixed, str(either_site.root)))
+    assert "mounted read-only" in said
 
 
 @pytest.mark.system

@@ -173,6 +173,9 @@ def test_a_version_that_does_not_start_is_taken_back(server: Server, releases: P
     assert server.program() == program
     assert server.main_pid(UNIT) == main
     assert server.run("readlink", "/usr/local/lib/orion-agent/current").stdout.strip() in program
+    left = server.run("ls", "/usr/local/lib/orion-agent").stdout.split()
+    assert left == ["1.0.0", "1.1.0", "current", "previous"]
+    assert server.run("readlink", "/usr/local/lib/orion-agent/previous").stdout.strip() not in program
     write_more(server)
     finish(server, pid)
 
