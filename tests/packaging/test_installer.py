@@ -319,14 +319,16 @@ def saying(folder: Path, **answers: str) -> str:
     """Return a PATH on which programs answer as another system's do: shell code by name, "" for not there."""
     own = folder / "programs"
     own.mkdir()
-    for place in os.environ["PATH"].split(":"):
-        for path in Path(place).glob("*") if place.startswith(("/usr", "/bin", "/sbin")) else ():
-            if path.name not in answers and not (own / path.name).exists():
-                (own / path.name).symlink_to(path)
     for name, code in answers.items():
         if code:
             (own / name).write_text(f"#!/bin/sh\n{code}\n")
             (own / name).chmod(0o755)
+    if all(answers.values()):
+        return f"{own}:{os.environ['PATH']}"
+    for place in os.environ["PATH"].split(":"):
+        for path in Path(place).glob("*") if place.startswith(("/usr", "/bin", "/sbin")) else ():
+            if path.name not in answers and not (own / path.name).exists():
+                (own / path.name).symlink_to(path)
     return str(own)
 
 
