@@ -50,6 +50,11 @@ test-system: test-venv build/venv/.stamp
 	@test -x /usr/lib/systemd/systemd || (apt-get update -qq && apt-get install -qq --no-install-recommends systemd)
 	$(BIN)/pytest -m system
 
+# The release on minimal Debian 11, 12 and 13, fetched from Debian's mirror: two minutes. Part of `make soak` too.
+test-trees: test-venv build/venv/.stamp
+	@command -v debootstrap >/dev/null || (apt-get update -qq && apt-get install -qq --no-install-recommends debootstrap)
+	$(BIN)/pytest -m soak tests/packaging/test_trees.py
+
 # An environment without the test tools: what is installed there is what can end up in the release.
 build/venv/.stamp: setup.py
 	$(PYTHON) -m venv build/venv
@@ -60,8 +65,16 @@ dist: build/venv/.stamp
 	build/venv/bin/python init/freeze.py --out dist
 
 # The whole suite once more, with every module and the program taken from the release.
+FROZEN := $(BIN)/python tests/packaging/frozen_suite.py build/freeze/orion-agent-*
+
 test-frozen: test-venv dist
-	$(BIN)/python tests/packaging/frozen_suite.py build/freeze/orion-agent-*
+	@$(MAKE) --no-print-directory -j2 --output-sync=target frozen-lane frozen-other-lane
+
+.PHONY: frozen-lane frozen-other-lane
+frozen-lane:
+	$(FROZEN) $(LANE)
+frozen-other-lane:
+	$(FROZEN) $(addprefix --ignore=,$(LANE)) tests
 
 # Delivery under kills, faults and load for some twenty minutes; its figures stand in one table at the end.
 soak: test-venv

@@ -241,7 +241,7 @@ def test_uninstalling_nothing_is_no_error(site: Site) -> None:
 def refused(site: Site, number: int, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> str:
     """Run, expect the numbered error and an untouched root, and return what was said."""
     untouched = site.files()
-    done = site.run(*arguments, before=before, script=None, **environment)
+    done = site.run(*arguments, before=before, shell=("sh",), script=None, **environment)
     assert done.returncode == number, done.stdout
     assert f"error {number}: " in done.stdout
     assert site.files() == untouched
