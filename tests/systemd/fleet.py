@@ -28,6 +28,46 @@ WRITER = (
 )
 
 
+def complete_lines(data: bytes) -> list[bytes]:
+    """Return the lines of a file that is being written to; its last one may not be there whole."""
+    return data.split(b"\n")[:-1]
+
+
+class Arrivals:
+    """What the collector has written of entries, read a piece at a time.
+
+    An entry is known by instance and seq, and has its place by them. The moment of arrival says nothing: a request of
+    an agent that was killed may be read long after its successor's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = 0
+        self._instances: dict[str, int] = {}
+        self._messages: dict[str, dict[tuple[int, int], str]] = {}
+
+    def read(self) -> None:
+        """Take in what is new."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            lines = complete_lines(file.read())
+        for line in lines:
+            self._read_bytes += len(line) + 1
+            instance, seq, source, message = line.decode().split(" ", 3)
+            place = (self._instances.setdefault(instance, len(self._instances)), int(seq))
+            self._messages.setdefault(source, {})[place] = message
+
+    def count(self, source: str) -> int:
+        """Return how many entries of a source have been read."""
+        return len(self._messages.get(source, {}))
+
+    def of(self, source: str) -> list[str]:
+        """Return a source's messages in order."""
+        return [message for _, message in sorted(self._messages.get(source, {}).items())]
+
+
 class Server(Machine):
     """A machine with what an installation needs around it."""
 
@@ -35,6 +75,9 @@ class Server(Machine):
         super().__init__()
         self.releases = releases
         self.kept = Path(tempfile.mkdtemp(prefix="kept-", dir=self.folder))
+        self.writer = "none"
+        self._writers = 0
+        self._arrivals = Arrivals(self.kept / "entries")
         self._site: subprocess.Popen[bytes] | None = None
         self._backend: subprocess.Popen[bytes] | None = None
 
@@ -94,14 +137,22 @@ class Server(Machine):
         shown: dict[str, Any] = json.loads(self.run("orion", "script", "show", name, "--json").stdout)
         return shown
 
-    def add_writer(self, name: str = "writer") -> int:
-        """Add and start the script of numbered lines; return its pid."""
-        self.run("orion", "script", "add", name, WRITER, "--cwd", "/tmp", "--set", "multiline=false")
-        self.wait_for(f"{name} runs", lambda: self.script(name).get("pid") is not None)
-        pid: int = self.script(name)["pid"]
+    def add_writer(self) -> int:
+        """Add and start a script of numbered lines, by a name that none had before; return its pid."""
+        self._writers += 1
+        self.writer = f"writer-{self._writers}"
+        self.run("orion", "script", "add", self.writer, WRITER, "--cwd", "/tmp", "--set", "multiline=false")
+        self.wait_for(f"{self.writer} runs", lambda: self.writer_pid() is not None)
+        pid = self.writer_pid()
+        assert pid is not None
         return pid
 
-    def remove_script(self, name: str = "writer") -> None:
+    def writer_pid(self) -> int | None:
+        """Return the pid that the writer runs as, None when it does not."""
+        pid: int | None = self.script(self.writer).get("pid")
+        return pid
+
+    def remove_script(self, name: str) -> None:
         """Stop and forget a script, where it is there."""
         self.run("orion", "script", "remove", name, check=False)
 
@@ -113,31 +164,26 @@ class Server(Machine):
         """Return which installed program the running agent is."""
         return self.run("readlink", f"/proc/{self.main_pid('orion-agent')}/exe").stdout.strip()
 
-    def messages_of(self, source: str) -> list[str]:
-        """Return what has arrived from a source, in order, each entry once."""
-        path = self.kept / "entries"
-        seen: set[tuple[str, str]] = set()
-        messages = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            instance, seq, of, message = line.split(" ", 3)
-            if of == source and (instance, seq) not in seen:
-                seen.add((instance, seq))
-                messages.append(message)
-        return messages
+    def arrived(self) -> int:
+        """Return how many of the writer's lines have arrived."""
+        self._arrivals.read()
+        return self._arrivals.count(self.writer)
 
-    def lines_of(self, source: str = "writer") -> list[int]:
-        """Return the numbers of the lines that have arrived from a writer."""
-        return [int(message.split(" ")[1]) for message in self.messages_of(source)]
+    def messages(self) -> list[str]:
+        """Return what has arrived of the writer, in order, each entry once however often it was sent."""
+        self._arrivals.read()
+        return self._arrivals.of(self.writer)
 
     def heartbeats(self) -> list[dict[str, Any]]:
         """Return the heartbeats that have arrived."""
         path = self.kept / "heartbeats"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
 
     def forget_lines(self) -> None:
         """Empty what has arrived."""
         for name in ("entries", "heartbeats", "alerts"):
             (self.kept / name).unlink(missing_ok=True)
+        self._arrivals = Arrivals(self.kept / "entries")
 
     def agents_processes(self) -> list[str]:
         """Return the command lines of all processes in the unit's cgroup."""

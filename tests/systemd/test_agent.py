@@ -38,27 +38,30 @@ def server(booted: Server) -> Iterator[Server]:
     """Yield the server with an agent that runs and without a script of an earlier test."""
     booted.forget_lines()
     yield booted
-    booted.remove_script()
+    booted.remove_script(booted.writer)
 
 
 def check_whole(server: Server) -> None:
     """Check that every line the writer wrote before it ended has arrived, once and in order."""
-    found = server.lines_of()
+    messages = server.messages()
+    found = [int(message.split(" ")[1]) for message in messages]
+    lost = sorted(set(range(1, max(found) + 1)) - set(found))
+    assert not lost, f"{len(lost)} lines are lost, the first is {lost[0]}\n{server.run('orion', 'status').stdout}"
     wrong = next((n for n, number in enumerate(found, start=1) if number != n), None)
-    assert wrong is None, f"line {found[wrong - 1]} in place of {wrong}; {server.run('orion', 'status').stdout}"
-    assert server.messages_of("writer")[-1] == f"last {len(found)}"
+    assert wrong is None, f"line {found[wrong - 1]} has come in place of {wrong}"
+    assert messages[-1] == f"last {len(found)}"
 
 
 def write_more(server: Server, count: int = 500) -> None:
     """Wait until `count` more lines have arrived."""
-    have = len(server.lines_of())
-    server.wait_for("more lines", lambda: len(server.lines_of()) >= have + count)
+    have = server.arrived()
+    server.wait_for("more lines", lambda: server.arrived() >= have + count)
 
 
 def finish(server: Server, pid: int) -> None:
     """Check that the script has run under `pid` all the time, end it, and check that its lines are whole."""
-    assert server.script("writer")["pid"] == pid
-    server.run("orion", "script", "stop", "writer")
+    assert server.writer_pid() == pid
+    server.run("orion", "script", "stop", server.writer)
     server.run("orion", "buffer", "flush")
     server.wait_for(
         "the buffer is empty", lambda: server.run("orion", "status", "--json").stdout.find('"entries":0') >= 0
@@ -119,7 +122,7 @@ def test_kills_under_load_lose_no_line_and_leave_the_application_alone(server: S
         write_more(server)
         main = server.main_pid(UNIT)
         new_main_process(server, lambda main=main: server.run("sh", "-c", f"kill -9 {main}"))  # type: ignore[misc]
-        assert server.script("writer")["pid"] == pid
+        assert server.writer_pid() == pid
     write_more(server)
     finish(server, pid)
 
@@ -225,13 +228,13 @@ def test_after_a_boot_everything_runs_before_the_backend_does(releases: Path) ->
         server.halt()
         server.forget_lines()
         server.boot()
-        server.wait_for("the script runs", lambda: server.is_up() and server.script("writer").get("pid") is not None)
+        server.wait_for("the script runs", lambda: server.is_up() and server.writer_pid() is not None)
         assert server.property(UNIT, "ActiveState") == "active"
-        pid = server.script("writer")["pid"]
+        pid = server.writer_pid()
         server.start_backend()
-        server.wait_for("lines of before the backend came", lambda: bool(server.lines_of()))
+        server.wait_for("lines of before the backend came", lambda: server.arrived() > 0)
         write_more(server)
-        assert server.script("writer")["pid"] == pid
+        assert server.writer_pid() == pid
 
 
 def test_purge_leaves_nothing(server: Server) -> None:
