@@ -18,8 +18,8 @@ STAND_IN = """\
 case $1 in
 reload) systemctl show -p MainPID orion-agent; exit 0 ;;
 esac
-systemd-notify --ready --status="standing in"
 [ -e /run/orion/app ] || { sleep 1000 & echo $! >/run/orion/app; }
+systemd-notify --ready --status="standing in"
 trap 'kill "$(cat /run/orion/app)"; exit 0' TERM
 while :; do sleep 0.05; systemd-notify WATCHDOG=1; done
 """
