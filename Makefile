@@ -50,7 +50,12 @@ test-system: test-venv build/venv/.stamp
 	@test -x /usr/lib/systemd/systemd || (apt-get update -qq && apt-get install -qq --no-install-recommends systemd)
 	$(BIN)/pytest -m system
 
-# The release on minimal Debian 11, 12 and 13, fetched from Debian's mirror: two minutes. Part of `make soak` too.
+# Every property with forty times as many examples: the journal, the splitter, both framings; some ten minutes.
+FUZZ_FACTOR ?= 40
+fuzz: test-venv
+	FUZZ_FACTOR=$(FUZZ_FACTOR) $(BIN)/pytest -v tests/property tests/logs/test_pile.py
+
+# The release on minimal Debian 11, 12 and 13, fetched from Debian's mirror: two minutes.
 test-trees: test-venv build/venv/.stamp
 	@command -v debootstrap >/dev/null || (apt-get update -qq && apt-get install -qq --no-install-recommends debootstrap)
 	$(BIN)/pytest -m soak tests/packaging/test_trees.py
@@ -79,10 +84,6 @@ frozen-other-lane:
 # Delivery under kills, faults and load for some twenty minutes; its figures stand in one table at the end.
 soak: test-venv
 	$(BIN)/pytest -m soak -v tests/faults tests/end_to_end
-
-# The release on minimal Debian trees: needs debootstrap and Debian's mirror.
-test-trees: test-venv build/venv/.stamp
-	$(BIN)/pytest -m soak tests/packaging
 
 # The peers that the benchmark runs beside the agent.
 $(VENV)-bench/.stamp:

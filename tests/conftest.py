@@ -16,9 +16,10 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from orionagent.paths import Paths  # noqa: E402
+from tests.effort import examples  # noqa: E402
 
 # How long an example takes says more of what else the machine does than of us.
-hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=examples(100))
 hypothesis.settings.load_profile("shared machine")
 
 pytest_plugins = (

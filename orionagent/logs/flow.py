@@ -3,7 +3,7 @@
 Knows nothing of greenlets or clocks: times are arguments, in monotonic seconds.
 
     healthy   the last request took at most 1 s and the one under way is not older: wait as long as it takes
-    slow      anything else that still succeeds: a source waits at most 5 s in any minute
+    slow      anything else that still succeeds: a source waits less than 5 s in any minute
     failing   the last request failed, or none can be sent: nobody waits, the oldest entries go
 """
 
@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 Pace: TypeAlias = Literal["healthy", "slow", "failing"]
 
 HEALTHY_S = 1.0
-BUDGET_S = 5.0
+BUDGET_S = 4.5  # of the 5 s that are promised: a busy machine adds its part
 WINDOW_S = 60.0
 
 

@@ -106,7 +106,7 @@ def test_a_backend_that_takes_three_seconds_never_holds_an_application_up_for_lo
     note(f"a backend that answers after 3 s, {wanted}", outcome, f"held up at most {held:.2f} s in any minute")
     assert_reported_exactly(outcome)
     assert outcome.reported == outcome.lost
-    assert held <= 5.5  # 5 s and what a busy machine adds to each write
+    assert held <= 5.0
 
 
 def fill(daemon: Daemon, count: int) -> None:

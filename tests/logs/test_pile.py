@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orionagent.logs.moves import Moves
@@ -29,7 +29,6 @@ def numbers(pile: Pile[Record]) -> list[int]:
     return [record.number for record in pile]
 
 
-@settings(deadline=None)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["append", "appendleft", "popleft", "update"]), st.integers(1, 3 * BUNDLE)),

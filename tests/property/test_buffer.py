@@ -10,10 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orionagent.logs.journal import Mark, Ranges, decode_control, encode_control
+from tests.effort import examples
 from tests.logs.journals import BOOT, Sent, alert, drain, numbered, open_buffer
 
 BOOTS = st.sampled_from([BOOT, "boot-after"])
-SETTINGS = settings(max_examples=250, deadline=None)
+SETTINGS = settings(max_examples=examples(250), deadline=None)
 
 
 @contextmanager

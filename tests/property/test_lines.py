@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from orionagent.scripts.levels import LEVEL, LevelReader, kind_of, level_of
 from orionagent.scripts.lines import LineSplitter
 from orionagent.scripts.redact import Redactor
+from tests.effort import examples
 from tests.scripts.test_traces import ALL
 
 NOW = "2026-01-01T00:00:00.000Z"
@@ -62,7 +63,7 @@ def read(stream: bytes, cuts: list[int], **options: Any) -> tuple[list[tuple[Any
 
 
 @given(stream=STREAMS, cuts=CUTS, multiline=st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_the_way_a_stream_is_cut_up_never_shows(stream: bytes, cuts: list[int], multiline: bool) -> None:
     whole, _ = read(stream, [], multiline=multiline)
     assert read(stream, cuts, multiline=multiline)[0] == whole
@@ -71,7 +72,7 @@ def test_the_way_a_stream_is_cut_up_never_shows(stream: bytes, cuts: list[int], 
 
 
 @given(stream=STREAMS, cuts=CUTS, size=st.integers(min_value=16, max_value=90))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_nor_does_it_show_when_lines_are_longer_than_the_limit(stream: bytes, cuts: list[int], size: int) -> None:
     options: dict[str, Any] = {"max_line_bytes": size, "multiline": False}
     assert read(stream, cuts, **options)[0] == read(stream, [], **options)[0]
@@ -96,7 +97,7 @@ def reassemble(entries: list[tuple[Any, ...]]) -> str:
     size=st.integers(min_value=16, max_value=90) | st.just(10_000),
     multiline=st.booleans(),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_the_entries_make_the_text_again(text: str, cuts: list[int], size: int, multiline: bool) -> None:
     text = text.replace("{", "(").replace("\r", "")
     options: dict[str, Any] = {"max_line_bytes": size, "multiline": multiline, "redactor": NO_REDACTION}
