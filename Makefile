@@ -31,7 +31,7 @@ check: test-venv
 
 # Most tests wait for processes, so two lanes side by side take little more than half the time of one.
 QUICK := -m 'not browser and not system and not soak'
-LANE := tests/faults tests/end_to_end tests/logs tests/property tests/packaging
+LANE := tests/faults tests/end_to_end tests/logs tests/packaging
 
 test: test-venv
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-lane test-other-lane
