@@ -52,21 +52,21 @@ def find_command(options: dict[str, Any]) -> Callable[[Request], int]:
 
 def setup(request: Request) -> int:
     """`orion setup --server` and `orion setup --source`."""
-    from orionagent.prompts import choose_prompts  # noqa: PLC0415
-    from orionagent.signin import Surroundings, find_token  # noqa: PLC0415
+    from orionagent.wizard.prompts import choose_prompts  # noqa: PLC0415
+    from orionagent.wizard.signin import Surroundings, find_token  # noqa: PLC0415
 
     options = request.options
     around = Surroundings(uid=os.geteuid())
     token = find_token(options["--token"], around.environment)
     prompts = choose_prompts(unattended=options["--yes"])
     if options["--server"]:
-        from orionagent.wizard import ServerWishes, set_up_server  # noqa: PLC0415
+        from orionagent.wizard.server import ServerWishes, set_up_server  # noqa: PLC0415
 
         server = ServerWishes(options["--api-url"], token, options["--project"], not options["--no-browser"])
         set_up_server(server, prompts, request.paths, around)
         return DONE
-    from orionagent.appfolder import AppFolder  # noqa: PLC0415
-    from orionagent.wizard_source import SourceWishes, set_up_source  # noqa: PLC0415
+    from orionagent.wizard.appfolder import AppFolder  # noqa: PLC0415
+    from orionagent.wizard.source import SourceWishes, set_up_source  # noqa: PLC0415
 
     source = SourceWishes(
         name=options["--name"],

@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pexpect
 import pytest
 
-from orionagent.login import USUAL_PORT
+from orionagent.wizard.login import USUAL_PORT
 from tests.browser.chromium import Page
 from tests.console.process import ConsoleProcess
-from tests.test_login import browse, status_line
-from tests.test_wizard import spawn
+from tests.wizard.test_login import browse, status_line
+from tests.wizard.test_server import spawn
 
 pytestmark = pytest.mark.browser
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from orionagent.login import USUAL_PORT
 from orionagent.paths import Paths
+from orionagent.wizard.login import USUAL_PORT
 from tests.console.process import ConsoleProcess
 from tests.end_to_end.daemon import Daemon
 from tests.faults.certificates import Mode
 from tests.faults.fixtures import FaultyBackend
-from tests.login_backend import TOKEN as PERSON_S_TOKEN
-from tests.login_backend import LoginBackend
-from tests.test_wizard import DOWN, ORION, environment, fake_browser, setup, spawn, written
+from tests.wizard.login_backend import TOKEN as PERSON_S_TOKEN
+from tests.wizard.login_backend import LoginBackend
+from tests.wizard.test_server import DOWN, ORION, environment, fake_browser, setup, spawn, written
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 TOKEN = "token-of-the-test"
@@ -28,12 +28,12 @@ TOKEN = "token-of-the-test"
 IMPATIENT = """
 import os, sys
 from orionagent.errors import OrionError
-from orionagent.login import USUAL_PORT
+from orionagent.wizard.login import USUAL_PORT
 from orionagent.paths import Paths
-from orionagent.prompts import choose_prompts
+from orionagent.wizard.prompts import choose_prompts
 from orionagent.request import report_error
-from orionagent.signin import Surroundings
-from orionagent.wizard import ServerWishes, set_up_server
+from orionagent.wizard.signin import Surroundings
+from orionagent.wizard.server import ServerWishes, set_up_server
 around = Surroundings(uid=os.geteuid(), login_wait_s=0.3)
 try:
     set_up_server(ServerWishes(api_url=sys.argv[1]), choose_prompts(unattended=False), Paths.from_environment(), around)

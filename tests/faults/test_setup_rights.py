@@ -11,7 +11,7 @@ import pexpect
 import pytest
 
 from tests.console.process import ConsoleProcess
-from tests.test_wizard_source import ORION, app, config_of, console, daemon, environment, orion, server, user
+from tests.wizard.test_source import ORION, app, config_of, console, daemon, environment, orion, server, user
 
 __all__ = ["app", "console", "daemon", "server"]  # fixtures
 
@@ -21,7 +21,8 @@ NOBODY = 65534
 AS_NOBODY = f"""
 import encodings.idna, encodings.utf_8_sig, getpass, json, os, shlex, sys
 import gevent
-from orionagent import appfolder, cli, proposals, wizard, wizard_source
+from orionagent import cli
+from orionagent.wizard import appfolder, proposals, server, source
 gevent.get_hub()
 os.setgroups([])
 os.setgid({NOBODY})

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orionagent.appfolder import AppFolder
 from orionagent.config import load_source_token
 from orionagent.errors import ConfigError
+from orionagent.wizard.appfolder import AppFolder
 
 
 @pytest.fixture

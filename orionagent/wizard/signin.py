@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from orionagent.account import Account, begin_login
 from orionagent.backend import Backend
 from orionagent.errors import Permanent, Refused, Retryable, Unsupported
-from orionagent.login import (
+from orionagent.wizard.account import Account, begin_login
+from orionagent.wizard.login import (
     WAIT_S,
     CallbackListener,
     browser_command,
@@ -23,7 +23,7 @@ from orionagent.login import (
     open_page,
     ssh_connection,
 )
-from orionagent.prompts import Choice, MissingAnswer, Prompts, Question
+from orionagent.wizard.prompts import Choice, MissingAnswer, Prompts, Question
 
 FLAG = "--token=<token> or ORION_TOKEN"
 TRIES = 3

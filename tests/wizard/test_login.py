@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from orionagent.errors import Timeout
-from orionagent.login import (
+from orionagent.wizard.login import (
     Callback,
     CallbackListener,
     browser_command,

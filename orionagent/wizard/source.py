@@ -8,8 +8,6 @@ import pwd
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from orionagent.account import ENVIRONMENTS, Account, names
-from orionagent.appfolder import AppFolder
 from orionagent.backend import Backend
 from orionagent.config import (
     NAME,
@@ -22,11 +20,13 @@ from orionagent.config import (
 from orionagent.errors import NotPermitted, OrionError, Permanent
 from orionagent.ipc import client
 from orionagent.paths import Paths
-from orionagent.prompts import Choice, Prompts, Question, nothing_written_yet
-from orionagent.proposals import Proposal, propose_commands, propose_name
-from orionagent.registration import find_registered, register_script, sudo_line
-from orionagent.signin import Surroundings, naming_what_to_check, sign_in
-from orionagent.wizard import choose_project
+from orionagent.wizard.account import ENVIRONMENTS, Account, names
+from orionagent.wizard.appfolder import AppFolder
+from orionagent.wizard.prompts import Choice, Prompts, Question, nothing_written_yet
+from orionagent.wizard.proposals import Proposal, propose_commands, propose_name
+from orionagent.wizard.registration import find_registered, register_script, sudo_line
+from orionagent.wizard.server import choose_project
+from orionagent.wizard.signin import Surroundings, naming_what_to_check, sign_in
 
 SOURCE = Question("Which source is this application?", "--name=<name>")
 NEW_SOURCE = Question("Name of the new source:", "--name=<name>")

@@ -15,10 +15,10 @@ import pytest
 from orionagent.config import ScriptConfig
 from orionagent.ipc import client
 from orionagent.paths import Paths
-from orionagent.registration import registering_words, sudo_line
+from orionagent.wizard.registration import registering_words, sudo_line
 from tests.console.process import ConsoleProcess
 
-ORION = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "bin" / "orion")]
+ORION = [sys.executable, "-I", "-S", str(Path(__file__).parents[2] / "bin" / "orion")]
 PACKAGE = '{"scripts": {"start": "npm-thing", "serve": "x"}}'
 IS_ROOT = os.geteuid() == 0
 

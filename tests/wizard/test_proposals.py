@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orionagent.config import NAME
-from orionagent.proposals import propose_commands, propose_name
+from orionagent.wizard.proposals import propose_commands, propose_name
 
 
 def commands(files: dict[str, str]) -> list[str]:

@@ -13,17 +13,17 @@ from typing import NamedTuple
 import msgspec
 
 from orionagent import __version__
-from orionagent.account import Account, names
 from orionagent.backend import Backend
 from orionagent.config import AgentConfig, load_agent_config, save_agent_config
 from orionagent.errors import ConfigError, NotPermitted, OrionError, Permanent
 from orionagent.ipc import client
 from orionagent.paths import Paths
-from orionagent.prompts import Choice, Prompts, Question, nothing_written_yet
-from orionagent.registration import start_line, sudo_line
-from orionagent.signin import Surroundings, naming_what_to_check, sign_in
 from orionagent.text import duration
 from orionagent.wire import Heartbeat
+from orionagent.wizard.account import Account, names
+from orionagent.wizard.prompts import Choice, Prompts, Question, nothing_written_yet
+from orionagent.wizard.registration import start_line, sudo_line
+from orionagent.wizard.signin import Surroundings, naming_what_to_check, sign_in
 
 PROJECT = Question("Which project does this server belong to?", "--project=<name>")
 NEW_PROJECT = Question("Name of the new project (lowercase letters, digits, hyphens):", "--project=<name>")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orionagent.account import Account, Project, Source, names, refusal, said_by
 from orionagent.backend import Backend
 from orionagent.config import AgentConfig
 from orionagent.errors import Permanent, Refused, Retryable
+from orionagent.wizard.account import Account, Project, Source, names, refusal, said_by
 from tests.console.process import ConsoleProcess
 
 

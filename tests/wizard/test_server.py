@@ -11,9 +11,9 @@ import pexpect
 import pytest
 
 from tests.console.process import ConsoleProcess
-from tests.login_backend import TOKEN, LoginBackend
+from tests.wizard.login_backend import TOKEN, LoginBackend
 
-ORION = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "bin" / "orion")]
+ORION = [sys.executable, "-I", "-S", str(Path(__file__).parents[2] / "bin" / "orion")]
 DOWN = "\x1b[B"
 
 
