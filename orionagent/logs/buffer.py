@@ -179,15 +179,19 @@ class Buffer:
                 self._tap(batch.source, count, pieces)
         return first
 
-    def append_alert(self, alert: Alert) -> int:
-        """Write an alert; return its number. 1,000 wait at most, a further one of a script raises a count."""
+    def append_alert(self, alert: Alert, *, evict: bool = True) -> int:
+        """Write an alert; return its number. 1,000 wait at most, a further one of a script raises a count.
+
+        `evict` as in `append`.
+        """
         extent = self._extent(1, alert.source, alert.timestamp, "alert")
         waiting = self._queue.newest_alert(alert.source)
         if self._queue.alerts < MOST_ALERTS or waiting is None:
             line = encode_alert(alert)
-            gone = [*self.limits.spare_alerts(), *self.limits.make_room(1, len(line))]
-            self._put(extent, [line], gone=gone)
-            self._evict_surplus()
+            spare = self.limits.spare_alerts()
+            self._put(extent, [line], gone=[*spare, *self.limits.make_room(1, len(line))] if evict else spare)
+            if evict:
+                self._evict_surplus()
             return extent.first
         payload = self.custody.payload(waiting)
         if payload is not None:
@@ -309,10 +313,10 @@ class Buffer:
         self.limits.max_entries, self.limits.max_bytes = max_entries, max_bytes
         self._evict_surplus()
 
-    def report_drops(self, describe: Callable[[Dropped], Batch]) -> None:
-        """Append what `describe` says of the unreported drops; one write records both."""
+    def report_drops(self, describe: Callable[[Dropped], Batch], *, evict: bool = True) -> None:
+        """Append what `describe` says of the unreported drops; one write records both. `evict` as in `append`."""
         if self.dropped.unreported:
-            self.append(describe(self._drops.report()), kind="notice", counters=True)
+            self.append(describe(self._drops.report()), evict=evict, kind="notice", counters=True)
 
     def _evict_surplus(self) -> None:
         gone = self.limits.surplus()

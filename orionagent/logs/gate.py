@@ -36,6 +36,10 @@ class Gate:
             return True
         return self._wait(source, entries)
 
+    def must_evict(self) -> bool:
+        """Tell whether room for what never waits is made by dropping; not while a quick backend makes it anyway."""
+        return self.pace(self._monotonic()) != "healthy"
+
     def wake(self) -> None:
         """Have everybody look again: there is room, or the pace has changed."""
         for ticket in self._tickets:

@@ -16,17 +16,25 @@ REPORT_EVERY_S = 60.0
 
 
 class Notices:
-    """Writes `warn` entries of `orion-agent`. `now` is the wall clock."""
+    """Writes `warn` entries of `orion-agent`. `now` is the wall clock; `must_evict` tells what a full buffer means."""
 
-    def __init__(self, buffer: Buffer, *, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        buffer: Buffer,
+        *,
+        must_evict: Callable[[], bool],
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
         self._buffer = buffer
+        self._must_evict = must_evict
         self._now = now
         self._monotonic = monotonic
         self._reported_at_s = 0.0
 
     def say(self, message: str, metadata: Mapping[str, Any]) -> None:
         """Append an entry."""
-        self._buffer.append(self._batch(message, metadata))
+        self._buffer.append(self._batch(message, metadata), evict=self._must_evict())
 
     def report_drops(self) -> None:
         """Say what was given up, once entries flow again: the buffer has room, or a minute has passed."""
@@ -36,7 +44,7 @@ class Notices:
         flowing = self._buffer.entries <= self._buffer.limits.max_entries // 2
         if flowing or now - self._reported_at_s >= REPORT_EVERY_S:
             self._reported_at_s = now
-            self._buffer.report_drops(self._describe)
+            self._buffer.report_drops(self._describe, evict=self._must_evict())
 
     def _describe(self, dropped: Dropped) -> Batch:
         when = f" from {dropped.since} to {dropped.until}" if dropped.since else ""

@@ -101,7 +101,7 @@ class Shipper:
             monotonic=monotonic,
         )
         self._gate = Gate(self._buffer, self._drain, self._lanes, budget or Budget(), monotonic)
-        self._notices = Notices(self._buffer, now=now, monotonic=monotonic)
+        self._notices = Notices(self._buffer, must_evict=self._gate.must_evict, now=now, monotonic=monotonic)
         self._watch = LinkWatch(self._buffer, self._drain, self._lanes, now)
         self._tender = Tender(
             self._buffer.custody,
@@ -173,7 +173,7 @@ class Shipper:
 
     def offer_alert(self, alert: Alert) -> int:
         """Put an alert into the buffer, in order with the logs; return its number. Never waits."""
-        seq = self._buffer.append_alert(alert)
+        seq = self._buffer.append_alert(alert, evict=self._gate.must_evict())
         self._drain.offer()
         self._disk_wanted.set()
         return seq

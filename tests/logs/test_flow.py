@@ -11,7 +11,7 @@ from orionagent.errors import Retryable
 from orionagent.logs.flow import BUDGET_S, Budget, pace
 from orionagent.logs.shipper import Shipper
 from orionagent.paths import Paths
-from tests.logs.journals import BOOT, numbered
+from tests.logs.journals import BOOT, alert, numbered
 from tests.logs.standin import Call, StandIn
 
 Start = Callable[..., Shipper]
@@ -62,6 +62,16 @@ def test_a_source_has_five_seconds_in_any_minute_and_sources_do_not_share_them()
     assert budget.left_s("api", 162.9, 162.9) == 0.0, "the first wait is not a minute past as a whole"
     assert budget.left_s("api", 163.0, 163.0) == 3.0
     assert budget.left_s("api", 172.0, 172.0) == 5.0
+
+
+def test_an_alert_amid_a_burst_costs_no_line_while_the_backend_is_quick(start: Start) -> None:
+    backend = StandIn(lambda _: 0.005)
+    shipper = start(backend, entries=100)
+    shipper.offer(numbered(1, 300))  # an empty buffer takes any batch
+    shipper.offer_alert(alert())
+    backend.wait_until(lambda seen: len(seen.entries) >= 300 and bool(seen.alerts))
+    assert backend.messages() == [f"line {number}" for number in range(1, 301)]
+    assert shipper.report().droppedTotal == 0
 
 
 def test_a_burst_far_beyond_the_buffer_loses_nothing_on_a_quick_backend(start: Start) -> None:
