@@ -3,6 +3,7 @@
 Pure: knows nothing of how the answer came; the time is an argument.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from orionagent.errors import BackendError, Permanent, Refused, Retryable, TooLa
 
 RETRY_AFTER_LIMIT_S = 3600.0
 EXCERPT_CHARACTERS = 160
+STATED_IN = ("error", "message", "detail")
+STATED_BYTES = 64 << 10
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa1-\ud7ff\ue000-\U0010ffff]+")
 _BEARER = re.compile(r"(?i)bearer\s+\S+")
@@ -77,13 +80,27 @@ def clock_skew_s(date: str | None, now_s: float) -> float | None:
 
 
 def excerpt(body: bytes, token: str) -> str:
-    """Return the begin of an answer's body in brackets, for a message: printable, one line, without the token."""
-    text = body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
+    """Return what an answer's body says, in brackets for a message: printable, one short line, without the token."""
+    text = _stated(body) or body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
     if token:
         text = text.replace(token, "***")
     text = _UNPRINTABLE.sub(" ", _BEARER.sub("Bearer ***", text))
     text = " ".join(text.split())[:EXCERPT_CHARACTERS]
     return f" ({text})" if text else ""
+
+
+def _stated(body: bytes) -> str | None:
+    """Return the reason that a JSON answer gives in words, None where it is no such thing."""
+    if not body.startswith(b"{") or len(body) > STATED_BYTES:
+        return None
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    said = next((answer[key] for key in STATED_IN if answer.get(key)), None)
+    if isinstance(said, dict):
+        said = said.get("message")
+    return said[: 4 * EXCERPT_CHARACTERS] if isinstance(said, str) else None
 
 
 def _unix_s(date: str | None) -> float | None:

@@ -154,9 +154,10 @@ def follow_logs(request: Request, params: dict[str, Any], accepted: Sequence[str
 
 
 def buffer_flush(request: Request) -> int:
-    """`orion buffer flush`."""
+    """`orion buffer flush`: failed when something waits and nothing of it could be sent."""
     data = request.call("buffer:flush")
-    return request.show(data, render.render_flush(data))
+    status = request.show(data, render.render_flush(data))
+    return FAILED if data.get("remaining") and not data.get("sent") else status
 
 
 def ping(request: Request) -> int:

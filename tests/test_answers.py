@@ -88,3 +88,20 @@ def test_a_refused_token_is_named_as_such_and_not_shown() -> None:
     assert refused is not None
     assert "orion setup --server" in refused.message
     assert "secret" not in refused.message
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"ok": false, "error": "no such token"}', " (no such token)"),
+        (b'{"error": {"code": 7, "message": "expired"}}', " (expired)"),
+        (b'{"message": "Bearer abc is unknown"}', " (Bearer *** is unknown)"),
+        (b'{"detail": "secret is not yours"}', " (*** is not yours)"),
+        (b'{"error": 5}', ' ({"error": 5})'),
+        (b'{"error": ', ' ({"error":)'),
+        (b"{" * 100_000, " (" + "{" * 160 + ")"),
+        (b'["error"]', ' (["error"])'),
+    ],
+)
+def test_an_excerpt_is_the_reason_that_a_json_answer_states(body: bytes, shown: str) -> None:
+    assert excerpt(body, "secret") == shown

@@ -258,6 +258,17 @@ def test_a_terminal_gets_colour_unless_no_color_is_set(more: dict[str, str], col
         assert daemon.take_requests()[-1]["color"] is color
 
 
+@pytest.mark.parametrize(("sent", "remaining", "status"), [(3, 0, 0), (0, 0, 0), (3, 2, 0), (0, 2, 1)])
+def test_a_flush_has_failed_when_something_waits_and_nothing_could_be_sent(
+    sent: int, remaining: int, status: int, root: Path
+) -> None:
+    answer = {"sent": sent, "remaining": remaining, "link": {"state": "retrying"}}
+    with ScriptedDaemon(root, {"buffer:flush": ok(answer)}):
+        code, output, errors = orion(root, "buffer", "flush")
+    why = ", the backend is retrying" if remaining else ""
+    assert (code, output, errors) == (status, f"sent {sent} entries, {remaining} wait{why}\n", "")
+
+
 def test_help_goes_to_standard_output(root: Path) -> None:
     code, output, errors = orion(root, "--help")
     assert (code, errors) == (0, "")
