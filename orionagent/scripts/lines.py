@@ -18,7 +18,7 @@ What becomes of unusual text:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -32,6 +32,10 @@ PEEK_BYTES = 256 * 1024
 HOLD_S = 0.1
 # How far back the cut of an overlong line may move for the sake of a word.
 _CUT_BYTES = 512
+
+
+Standing: TypeAlias = tuple[int, int, str, int | None, float]
+"""Where a splitter stands: offset, part of an overlong line and its level, where and since when a trace is held."""
 
 
 class Fed(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +105,14 @@ class LineSplitter:
 
     def __repr__(self) -> str:
         return f"LineSplitter({self.source}:{self.stream} at {self.offset})"
+
+    def state(self) -> Standing:
+        """Return where the splitter stands, for `restore`."""
+        return self.offset, self._parts, self._part_level, self._held_at, self._held_since_s
+
+    def restore(self, standing: Standing) -> None:
+        """Forget what was fed since `state`: its entries were not taken, its bytes are shown again."""
+        self.offset, self._parts, self._part_level, self._held_at, self._held_since_s = standing
 
     def feed(
         self,

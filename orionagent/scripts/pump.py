@@ -40,6 +40,7 @@ NAP_S = 0.05
 PUNCH_EVERY_BYTES = 4 << 20
 F_SETPIPE_SZ = 1031
 F_GETPIPE_SZ = 1032
+FIONREAD = 0x541B
 POLLIN, POLLHUP = 1, 16
 poll = get_original("select", "poll")
 
@@ -225,7 +226,9 @@ class Pump:
                 self._hold_s = None
                 return 0
             now_s = time.monotonic()
-            final = len(chunk) < PEEK_BYTES and self._has_no_writer()
+            # Once the last writer is gone nothing is added: what it wrote after the look belongs to the same end.
+            final = len(chunk) < PEEK_BYTES and self._has_no_writer() and self._size() == len(chunk)
+            before = self._splitter.state()
             text = now_text(time.time())
             fed = self._splitter.feed(chunk, now_s, text, expired=expired, final=final)
             if not fed.consumed and fed.hold_s is None and 2 * len(chunk) >= self._capacity:
@@ -234,8 +237,12 @@ class Pump:
                 fed = self._splitter.feed(chunk, now_s, text, full=True)
             self._hold_s = fed.hold_s
             if fed.batch is not None:
+                try:
+                    self._emit(msgspec.structs.replace(fed.batch, pipe=self.pipe))
+                except BaseException:  # a deadline, a kill: nothing is consumed, the same bytes are looked at again
+                    self._splitter.restore(before)
+                    raise
                 self._last_lines.extend(fed.batch.messages[-(self._last_lines.maxlen or 1) :])
-                self._emit(msgspec.structs.replace(fed.batch, pipe=self.pipe))
             self._skip(fed.consumed)
             self._seen = len(chunk) - fed.consumed
             return fed.consumed
@@ -248,8 +255,12 @@ class Pump:
 
     def _has_news(self) -> bool:
         """Tell whether the pipe holds anything but the tail that was left in it, or has lost its last writer."""
-        size = int.from_bytes(fcntl.ioctl(self.reader, 0x541B, b"\0\0\0\0"), "little")  # FIONREAD
+        size = self._size()
         return size != max(self._seen, 0) or (size > 0 and self._has_no_writer())
+
+    def _size(self) -> int:
+        """Return how many bytes the pipe holds."""
+        return int.from_bytes(fcntl.ioctl(self.reader, FIONREAD, b"\0\0\0\0"), "little")
 
     def _has_no_writer(self) -> bool:
         watch = poll()
