@@ -28,22 +28,30 @@ class Budget:
         self._window_s = window_s
         self._waits: dict[str, deque[tuple[float, float]]] = {}
 
+    def __repr__(self) -> str:
+        return f"Budget({sum(map(len, self._waits.values()))} waits)"
+
     def spend(self, source: str, started_s: float, ended_s: float) -> None:
         """Note a wait."""
         if ended_s > started_s:
-            self._waits.setdefault(source, deque()).append((started_s, ended_s))
+            waits = self._waits.setdefault(source, deque())
+            self._forget(waits, ended_s)
+            waits.append((started_s, ended_s))
 
     def left_s(self, source: str, now_s: float, waiting_since_s: float) -> float:
         """Return how much longer a source that waits since then may wait; never negative."""
         waits = self._waits.get(source)
         spent = now_s - waiting_since_s
         if waits is not None:
-            while waits and waits[0][1] <= now_s - self._window_s:
-                waits.popleft()
+            self._forget(waits, now_s)
             if not waits:
                 del self._waits[source]
             spent += sum(ended - started for started, ended in waits)
         return max(self._budget_s - spent, 0.0)
+
+    def _forget(self, waits: deque[tuple[float, float]], now_s: float) -> None:
+        while waits and waits[0][1] <= now_s - self._window_s:
+            waits.popleft()
 
 
 def pace(*, failing: bool, last_took_s: float, under_way_s: float) -> Pace:

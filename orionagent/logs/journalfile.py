@@ -177,6 +177,8 @@ class JournalFile:
         both as of when `extents` were listed.
         """
         cuts = self._cuts
+        # A rewrite that was given up may still be at work in its thread: it keeps its own file.
+        self._disk.remove(self._temporary)
         descriptor = self._disk.open(self._temporary, fresh=True)
         try:
             end, moves, written = 0, Moves(), {}

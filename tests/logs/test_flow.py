@@ -64,6 +64,13 @@ def test_a_source_has_five_seconds_in_any_minute_and_sources_do_not_share_them()
     assert budget.left_s("api", 172.0, 172.0) == 5.0
 
 
+def test_waits_of_more_than_a_minute_ago_are_forgotten_also_while_nobody_asks() -> None:
+    budget = Budget()
+    for second in range(10_000):
+        budget.spend("api", second, second + 0.5)
+    assert repr(budget) == "Budget(60 waits)"
+
+
 def test_an_alert_amid_a_burst_costs_no_line_while_the_backend_is_quick(start: Start) -> None:
     backend = StandIn(lambda _: 0.005)
     shipper = start(backend, entries=100)
