@@ -229,7 +229,10 @@ class Agent:
         """Let many ends make one look."""
         gevent.sleep(REAP_PAUSE_S)
         self._reaping = False
-        self.supervisor.reap()
+        try:
+            self.supervisor.reap()
+        except OSError as error:  # no descriptor is free: the next end makes the next look
+            log.warning("cannot look for orphans: %s", error)
 
     def _stop(self) -> None:
         self._notifier.stopping()

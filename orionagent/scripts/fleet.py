@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import gevent
+from gevent.event import Event
 
 from orionagent.config import ScriptConfig
 from orionagent.errors import NotFound, OrionError
@@ -98,6 +99,7 @@ class Fleet:
             subtree=subtree,
             memory_kills=memory_kills,
             breath=Breath(),
+            ending=Event(),
         )
         self.state = load_state(paths.state, self._boot_id, descriptors.take("state"))
 
@@ -156,13 +158,17 @@ class Fleet:
         self._heed_limit(config)
 
     def drop(self, name: str) -> None:
-        """End a script and forget all of it."""
-        runner = self._runners[name]
+        """End a script and forget all of it; nothing happens where somebody else does that at the same time."""
+        runner = self._runners.get(name)
+        if runner is None:
+            return
         if runner.life.tree or runner.life.phase is not Phase.STOPPED:
             self.try_request(runner, Stop())
+        if self._runners.get(name) is not runner:
+            return
+        del self._runners[name]
         self.tasks.cancel(f"script:{name}")
         runner.stop_watching(close=True)
-        del self._runners[name]
         runner.runs.remove_traces()
         self._save()
 
@@ -182,6 +188,10 @@ class Fleet:
             # One may have been removed while the ones before it started.
             batch = [(self._runners[name], wish) for name, wish in wishes[at : at + at_once] if name in self._runners]
             gevent.joinall([gevent.spawn(self.try_request, runner, wish) for runner, wish in batch])
+
+    def refuse_starts(self) -> None:
+        """Start nothing any more: what is asked for from now on would outlive the stop."""
+        self._around.ending.set()
 
     # Looks at the processes
 

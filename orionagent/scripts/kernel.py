@@ -105,11 +105,11 @@ def exit_status_of_stranger(pidfd: int) -> int | None:
 
 
 def send_signal(pidfd: int, number: int) -> bool:
-    """Signal the process behind a pidfd; False when it is gone already."""
+    """Signal the process behind a pidfd; False when it is gone already, or not ours to signal (setuid programs)."""
     if _libc.syscall(ctypes.c_long(SYS_PIDFD_SEND_SIGNAL), pidfd, number, None, 0) == 0:
         return True
     failure = _fail("pidfd_send_signal")
-    if isinstance(failure, ProcessLookupError):
+    if isinstance(failure, (ProcessLookupError, PermissionError)):
         return False
     raise failure
 

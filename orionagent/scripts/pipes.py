@@ -148,9 +148,14 @@ class Pipes:
             pump.close()
         self._pumps.clear()
 
-    def remove(self) -> None:
-        """Close them and delete what is left of them on the disk."""
+    def shut(self) -> None:
+        """Close them for good, no run writes into them any more; no next agent shall look for them."""
         self.close()
         for stream in STREAMS:
             self._plumbing.descriptors.forget(f"{self._script}.{stream}")
+
+    def remove(self) -> None:
+        """Shut them and delete what is left of them on the disk."""
+        self.shut()
+        for stream in STREAMS:
             PipeFiles(self._plumbing.folder, self._script, stream).remove()

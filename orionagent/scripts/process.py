@@ -222,11 +222,15 @@ class Process:
                 watcher.stop()
                 watcher.close()
 
-    def close(self) -> None:
-        """Stop watching; the process itself is left alone."""
+    def look_away(self) -> None:
+        """Leave the end to be seen by the next image of this process."""
         if self._timer is not None:
             self._timer.stop()
         self._watcher.stop()
+
+    def close(self) -> None:
+        """Stop watching; the process itself is left alone."""
+        self.look_away()
         self._watcher.close()
         os.close(self.pidfd)
 

@@ -12,7 +12,7 @@ import msgspec
 from gevent.queue import SimpleQueue
 
 from orionagent.config import ScriptConfig
-from orionagent.errors import Timeout
+from orionagent.errors import Busy, Timeout
 from orionagent.scripts import lifecycle
 from orionagent.scripts.adoption import resume
 from orionagent.scripts.alerts import make_alert
@@ -124,9 +124,11 @@ class Runner:
 
         Raises:
             SpawnError: the script could not be started.
-            Busy: somebody else's wish took over.
+            Busy: somebody else's wish took over, or the agent is stopping.
             Timeout: the tree did not end.
         """
+        if self._around.ending.is_set() and not isinstance(event, lifecycle.Stop):
+            raise Busy(f"cannot start {self.name}: the agent is stopping")
         self._inbox.put(event)
         gevent.sleep(0)
         outcome = self._wishes.add(wants_run=not isinstance(event, lifecycle.Stop))

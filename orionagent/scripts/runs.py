@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
+from gevent.event import Event
 
 from orionagent.config import ScriptConfig
 from orionagent.errors import SpawnError
@@ -45,7 +46,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the runs of all scripts share. `boottime` is CLOCK_BOOTTIME in seconds; `draw` gives 0 <= x < 1.
 
     `socket` is this agent's address, by which its processes are told from another agent's; `record` writes the
-    record of all scripts at once, `changed` has it written soon; `main_pids` are the main processes of all scripts.
+    record of all scripts at once, `changed` has it written soon; `main_pids` are the main processes of all scripts;
+    once `ending` is set nothing is started.
     """
 
     socket: str
@@ -58,6 +60,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     subtree: Subtree
     memory_kills: MemoryKills
     breath: Breath
+    ending: Event
     boottime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
     draw: Callable[[], float] = random.random
 
@@ -146,8 +149,11 @@ class Runs:
         if config.captureOutput:
             self.pipes.open(reading_of(config))
             return self.pipes.open_writers(uid, gid)
-        self.pipes.close()
-        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        self.pipes.shut()
+        try:
+            null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise to_spawn_error(self._script, "open /dev/null", error) from error
         return null, null
 
     def _record_child(self, pid: int) -> None:
@@ -219,8 +225,9 @@ class Runs:
         )
         clean = self.last.is_clean
         log.log(logging.INFO if clean else logging.WARNING, "%s (pid %d) %s", self._script, process.pid, self.last.text)
-        tree = process.has_survivors(self._around.main_pids())
-        if not tree and self._ending is None:
+        # An end that is under way says itself when it is over; no other run may begin in its sight.
+        tree = self._ending is process or process.has_survivors(self._around.main_pids())
+        if not tree:
             self._let_go()
         return Exited(clean=clean, ran_ms=ran_s * 1000, tree=tree, draw=self._around.draw())
 
@@ -237,7 +244,7 @@ class Runs:
         number = signal.Signals[f"SIG{config.stopSignal.removeprefix('SIG')}"]
 
         def stuck(pids: list[int]) -> None:
-            self.note = f"cannot end pid {', '.join(map(str, pids))}: in uninterruptible sleep"
+            self.note = f"cannot end pid {', '.join(map(str, pids))}: in uninterruptible sleep, or not ours to signal"
             log.error("%s: %s", self._script, self.note)
 
         def end() -> None:
@@ -278,6 +285,8 @@ class Runs:
         """
         if not close:
             self.pipes.stop()
+            if self.process is not None:
+                self.process.look_away()
             return
         self.pipes.close()
         if self.process is not None:
@@ -285,5 +294,6 @@ class Runs:
 
     def remove_traces(self) -> None:
         """Delete pipes and cgroup leaf; nothing may run any more."""
+        self._around.descriptors.forget(f"{self._script}.pid")
         self.pipes.remove()
         self._leaf.remove()

@@ -106,7 +106,11 @@ class Supervisor:
         return isinstance(wish, Restart) or runner.config.enabled
 
     def stop_all(self) -> None:
-        """Stop all scripts in waves, the reverse of the start; returns when every tree is empty or timed out."""
+        """Stop all scripts in waves, the reverse of the start; returns when every tree is empty or timed out.
+
+        Nothing can be started any more from here on.
+        """
+        self._fleet.refuse_starts()
         for wave in reversed(self._waves()):
             self._fleet.request_all([(name, Stop()) for name in wave], at_once=max(1, len(wave)))
 

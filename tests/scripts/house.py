@@ -15,6 +15,7 @@ from orionagent.scripts.kernel import become_subreaper
 from orionagent.scripts.redact import Redactor
 from orionagent.scripts.supervisor import Supervisor
 from orionagent.scripts.tree import is_alive, read_stat
+from orionagent.tasks import TaskFailed
 from orionagent.wire import Alert, Batch
 
 DEADLINE_S = 20.0
@@ -32,12 +33,14 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 
 
 class House:
-    """A supervisor with what it emitted and alerted."""
+    """A supervisor with what it emitted and alerted, the descriptors it had kept, and the deaths of its parts."""
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
         self.batches: list[Batch] = []
         self.alerts: list[Alert] = []
+        self.kept: dict[str, int] = {}
+        self.failures: list[TaskFailed] = []
         self.supervisor = self.make()
 
     def make(self, inherited: Inherited | None = None) -> Supervisor:
@@ -49,9 +52,17 @@ class House:
             alert=self.alerts.append,
             offsets=offsets,
             redactor=Redactor(None),
-            descriptors=Descriptors(take=(inherited or Inherited({})).take),
+            descriptors=Descriptors(
+                take=(inherited or Inherited({})).take,
+                keep=self.kept.__setitem__,
+                forget=self._forget,
+            ),
+            on_failure=self.failures.append,
             memory_kills=MemoryKills(self.paths.run, time.monotonic),
         )
+
+    def _forget(self, name: str) -> None:
+        self.kept.pop(name, None)
 
     def add(self, name: str, command: str, **fields: Any) -> dict[str, Any]:
         return self.supervisor.add(parse_script({"name": name, "command": command, "cwd": "/tmp", **fields}))

@@ -41,3 +41,12 @@ def test_a_file_in_memory_can_be_written_and_read_and_is_not_inherited() -> None
     assert os.pread(fd, 10, 0) == b"kept"
     assert not os.get_inheritable(fd)
     os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_process_that_is_not_ours_to_signal_is_left_alone() -> None:
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        os._exit(int(send_signal(open_pidfd(1), signal.SIGTERM)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

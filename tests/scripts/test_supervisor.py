@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 from orionagent.config import load_scripts, parse_script, save_scripts
-from orionagent.errors import BadRequest, ConfigError, Exists, NotFound
+from orionagent.errors import BadRequest, Busy, ConfigError, Exists, NotFound
 from orionagent.scripts.tree import read_stat
 from tests.scripts.house import House, alive, wait_for
 
@@ -297,3 +297,47 @@ def test_a_script_that_ended_while_nobody_watched_is_reported_as_unknown_and_sta
     house.supervisor.start_all(load_scripts(house.paths))
     wait_for(lambda: house.row("unseen")["pid"] not in (None, pid), "a new instance")
     assert house.alerts[-1].cause == "unknown"
+
+
+def test_the_run_after_an_end_for_memory_is_left_alone_by_that_end(house: House) -> None:
+    mark = Path(house.paths.root, "mark")
+    eat = f"exec {sys.executable} -c 'import time; x = bytearray(80 << 20); time.sleep(900)'"
+    command = f"[ -e {mark} ] || {{ : >{mark}; {eat}; }}; sleep 1; echo still here; exec sleep 977"
+    house.add("greedy", command, maxMemoryMb=40, backoffBase=0)
+    wait_for(lambda: house.lines("greedy") == ["still here"], "a line of the second run")
+    assert [alert.cause for alert in house.alerts] == ["memory-limit"]
+    assert (house.row("greedy")["phase"], house.row("greedy")["restarts"]) == ("running", 1)
+
+
+def test_no_descriptor_is_kept_under_a_name_that_no_longer_means_it(house: House) -> None:
+    house.add("api", "sleep 976")
+    assert sorted(house.kept) == ["api.pid", "api.stderr", "api.stdout"]
+    house.supervisor.update("api", {"captureOutput": False})
+    house.reach("api", "running")
+    assert sorted(house.kept) == ["api.pid"]
+    house.supervisor.remove("api")
+    assert house.kept == {}
+
+
+def test_nothing_starts_any_more_once_the_stop_has_begun(house: House) -> None:
+    house.add("slow", "trap '' TERM; while :; do sleep 0.05; done", stopTimeout=700)
+    house.add("quick", "sleep 975")
+    stopping = gevent.spawn(house.supervisor.stop_all)
+    house.reach("quick", "stopped")
+    for ask in (house.supervisor.start, house.supervisor.restart):
+        with pytest.raises(Busy, match="the agent is stopping"):
+            ask("quick")
+    stopping.join()
+    assert {row["phase"] for row in house.supervisor.rows()} == {"stopped"}
+
+
+def test_a_reload_while_a_script_of_the_past_is_being_ended_disturbs_nobody(house: House) -> None:
+    house.add("past", "trap '' TERM; while :; do sleep 0.05; done", stopTimeout=500)
+    house.supervisor.let_go(close=True)
+    save_scripts(house.paths, [])
+    house.supervisor = house.make()
+    house.supervisor.start_all(load_scripts(house.paths))
+    house.supervisor.reload()
+    wait_for(lambda: house.supervisor.rows() == [], "the end of it")
+    gevent.sleep(0.1)
+    assert house.failures == []
