@@ -62,14 +62,21 @@ class Custody:
         self._compacting = False
         self._compact_at = 0.0
         self._closed = False
+        self._damaged = False
+        self._stump_at: int | None = None
         self.instance = new_instance()
         self.refused: OSError | None = None
         self.unsynced = False
 
     def open(self) -> Loaded:
         """Read the journal back. Call `settle` once its extents are among the live ones."""
-        loaded = load(self._file, self._boot_id, self._new_instance())
+        loaded = self._load()
         self.instance, self.refused = loaded.instance, loaded.refused
+        return loaded
+
+    def _load(self) -> Loaded:
+        loaded = load(self._file, self._boot_id, self._new_instance())
+        self._damaged, self._stump_at = loaded.damaged, loaded.stump_at
         return loaded
 
     def settle(self, loaded: Loaded) -> None:
@@ -158,6 +165,9 @@ class Custody:
                 self._open_late()
             elif self._file.refused is not None:
                 self._file.reopen()
+            if self._stump_at is not None:
+                self._file.cut(self._stump_at)
+                self._stump_at = None
             self._write_gathered()
         except OSError as error:
             self.refused = error
@@ -168,7 +178,7 @@ class Custody:
 
     def _open_late(self) -> None:
         """Take up a journal that could not be opened at the start: what it holds is older than the rest."""
-        loaded = load(self._file, self._boot_id, self._new_instance())
+        loaded = self._load()
         if self._file.is_open:
             self._adopt(loaded)
         if loaded.refused is not None:
@@ -214,11 +224,13 @@ class Custody:
 
     @property
     def needs_compaction(self) -> bool:
-        """Tell whether delivered bytes dominate the journal."""
-        if self._compacting or self.refused is not None or self._file.end <= COMPACT_BYTES:
+        """Tell whether delivered bytes dominate the journal, or damage is still in it: it would be found again."""
+        if self._compacting or self.refused is not None or self._monotonic() < self._compact_at:
             return False
+        if self._damaged or self._file.end <= COMPACT_BYTES:
+            return self._damaged
         live = self._index.footprint_bytes
-        return self._file.end - live > max(COMPACT_BYTES, live) and self._monotonic() >= self._compact_at
+        return self._file.end - live > max(COMPACT_BYTES, live)
 
     def is_in_place(self) -> bool:
         """Tell whether the journal's path still names the journal; if not, `compact` puts one there."""
@@ -247,6 +259,7 @@ class Custody:
         finally:
             self._compacting = False
         self._index.relocate(snapshot, lambda extent: new.place(extent, shift))
+        self._damaged = False
         self.unsynced = True
         return True
 
@@ -264,4 +277,5 @@ class Custody:
         except OSError as error:
             self._refuse(error)
             return False
+        self._damaged = False
         return self._append([self._header()])

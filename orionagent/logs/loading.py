@@ -27,6 +27,8 @@ SALVAGE_BYTES = 1 << 20
 class Loaded(msgspec.Struct, kw_only=True):
     """A journal as found. `damaged`: it must be rewritten. `refused`: it cannot be written now.
 
+    `stump_at` is where a batch that was never complete begins, if it could not be cut off.
+
     `salvaged` entries are among the extents, marked and renumbered; `lost` ones could not be read.
     """
 
@@ -34,6 +36,7 @@ class Loaded(msgspec.Struct, kw_only=True):
     boot_changed: bool = False
     damaged: bool = False
     refused: OSError | None = None
+    stump_at: int | None = None
     extents: Pile[Extent] = msgspec.field(default_factory=lambda: Pile(PACKING))
     next_seq: int = 1
     offsets: dict[str, int] = msgspec.field(default_factory=dict)
@@ -83,12 +86,16 @@ def load(file: JournalFile, boot_id: str, fresh_instance: str) -> Loaded:
             loaded.extents.append(extent)
     if loaded.lost or loaded.salvaged:
         log.error("%s was damaged: %d entries salvaged, %d lost", file.path, loaded.salvaged, loaded.lost)
-    if found.cut_bytes and loaded.refused is None:
-        log.info("%s: cutting off %d bytes that were never complete", file.path, found.cut_bytes)
-        try:
-            file.cut(found.end)
-        except OSError as error:
-            loaded.refused = error
+    if found.cut_bytes:
+        loaded.stump_at = found.end
+        if loaded.refused is None:
+            log.info("%s: cutting off %d bytes that were never complete", file.path, found.cut_bytes)
+            try:
+                file.cut(found.end)
+            except OSError as error:
+                loaded.refused = error
+            else:
+                loaded.stump_at = None
     return loaded
 
 

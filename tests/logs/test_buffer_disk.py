@@ -231,29 +231,78 @@ def test_a_disk_that_refuses_and_recovers_during_a_rewrite_leaves_the_old_journa
     again.close()
 
 
+class ReadOnly(Disk):
+    """Opens nothing for writing while it is `on`."""
+
+    def __init__(self) -> None:
+        self.on = True
+
+    def open(self, path: str, *, fresh: bool = False, read_only: bool = False) -> int:
+        if self.on and not read_only:
+            raise OSError(errno.EROFS, "read-only file system")
+        return super().open(path, fresh=fresh, read_only=read_only)
+
+
 def test_a_journal_on_a_disk_that_became_read_only_is_still_delivered(paths: Paths) -> None:
     first = open_buffer(paths.buffer)
     first.append(numbered(1, 3))
     first.close()
-
-    class ReadOnly(Disk):
-        on = True
-
-        def open(self, path: str, *, fresh: bool = False, read_only: bool = False) -> int:
-            if self.on and not read_only:
-                raise OSError(errno.EROFS, "read-only file system")
-            return super().open(path, fresh=fresh, read_only=read_only)
 
     disk, clock = ReadOnly(), Clock()
     buffer = open_on(paths.buffer, disk, clock)
     buffer.append(numbered(4, 5))
     assert buffer.custody.refused is not None
     assert [entry["message"] for entry in drain(buffer, most=2, limit=1)] == ["line 1", "line 2"]
-    ReadOnly.on = False
+    disk.on = False
     clock.now += 6
     buffer.append(numbered(6, 6))
     again = open_buffer(paths.buffer)
     assert messages(again) == messages(buffer) == ["line 3", "line 4", "line 5", "line 6"]
+    buffer.close()
+    again.close()
+
+
+def test_a_stump_is_cut_off_as_soon_as_a_read_only_disk_takes_data(paths: Paths) -> None:
+    first = open_buffer(paths.buffer)
+    first.append(numbered(1, 3))
+    first.close()
+    with open(paths.buffer, "ab") as file:
+        file.write(b'{"seq":4,"timestamp":"2026')
+    disk, clock = ReadOnly(), Clock()
+    buffer = open_on(paths.buffer, disk, clock)
+    buffer.append(numbered(4, 5))
+    assert [entry["message"] for entry in drain(buffer, most=2, limit=1)] == ["line 1", "line 2"]
+    disk.on = False
+    clock.now += 6
+    buffer.append(numbered(6, 6))
+    again = open_buffer(paths.buffer)
+    assert again.dropped.total == 0
+    assert messages(again) == messages(buffer) == ["line 3", "line 4", "line 5", "line 6"]
+    buffer.close()
+    again.close()
+
+
+def test_damage_found_on_a_read_only_disk_is_put_in_order_once_and_not_found_again(paths: Paths) -> None:
+    first = open_buffer(paths.buffer)
+    for number in range(1, 5):
+        first.append(numbered(number, number))
+    first.close()
+    with open(paths.buffer, "r+b") as file:
+        file.seek(file.read().index(b"line 2"))
+        file.write(b"l\xffn")
+    disk, clock = ReadOnly(), Clock()
+    buffer = open_on(paths.buffer, disk, clock)
+    lost = buffer.dropped.total
+    sent = messages(buffer)
+    assert len(sent) + lost == 4
+    disk.on = False
+    clock.now += 6
+    buffer.append(numbered(5, 5))
+    custody = buffer.custody
+    assert [custody.needs_compaction, custody.compact(), custody.needs_compaction] == [True, True, False]
+    again = open_buffer(paths.buffer)
+    assert again.dropped.total == lost
+    assert messages(again) == ["line 5"]
     buffer.close()
     again.close()
 
