@@ -116,6 +116,45 @@ def test_entries_that_are_too_old_go_and_their_counts_stay_for_the_charts(root: 
     parts.close()
 
 
+def test_an_entry_from_a_wrong_clock_does_not_keep_the_others_from_going(root: Path) -> None:
+    parts = Parts(root, log_age_s=3600)
+    parts.log(1, timestamp="2099-01-01T00:00:00Z")
+    parts.log(5)
+    parts.clock.now += 7200
+    assert parts.store.prune() == 5
+    assert parts.messages() == ["0"]
+    parts.close()
+
+
+def test_entries_that_are_too_old_go_in_steps_whatever_source_they_are_of(root: Path) -> None:
+    parts = Parts(root, log_age_s=3600)
+    for name in ("web", "db"):
+        parts.source = parts.fleet.source_for(parts.project, name)
+        parts.log(PRUNE_STEP // 2 + 500)
+    parts.clock.now += 7200
+    assert [parts.store.prune() for _ in range(3)] == [PRUNE_STEP, 1_000, 0]
+    parts.close()
+
+
+def test_looking_for_entries_that_are_too_old_costs_the_same_however_many_are_kept(parts: Parts) -> None:
+    def cost() -> int:
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        parts.store._connection.set_progress_handler(count, 1)
+        assert parts.store.prune() == 0
+        parts.store._connection.set_progress_handler(None, 1)
+        return steps
+
+    parts.log(50)
+    few = cost()
+    parts.log(5_000)
+    assert cost() < few + 50
+
+
 def test_samples_are_kept_for_a_day(parts: Parts) -> None:
     server = parts.beat(cpu=1.0)
     parts.clock.now += 90_000
