@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from orionagent.console.reader import Reader
-from orionagent.console.store import Store, iso
+from orionagent.console.store import EARLIEST_MS, LATEST_MS, Store, iso
 from orionagent.wire import LEVELS
 
 PARTIAL, DAMAGED = 1, 2
@@ -69,12 +69,18 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_milliseconds(text: str | None, now_s: float) -> int:
-    """Read an RFC 3339 time; what is missing or unreadable is now (a log must not be lost over its clock)."""
+    """Read an RFC 3339 time; what is missing or unreadable is now (a log must not be lost over its clock).
+
+    Unreadable is also what its UTC offset takes out of the years that can be written again.
+    """
     if text is not None:
         try:
-            return round(datetime.fromisoformat(text).timestamp() * 1000)
+            read = round(datetime.fromisoformat(text).timestamp() * 1000)
         except (ValueError, OverflowError):
             pass
+        else:
+            if EARLIEST_MS <= read <= LATEST_MS:
+                return read
     return round(now_s * 1000)
 
 
@@ -247,9 +253,11 @@ def _conditions(wanted: Filter) -> tuple[str, list[Any]]:
 
 def log_shape(row: sqlite3.Row) -> dict[str, Any]:
     """Return a stored entry in the clients' `Log` shape (beyond it: stream, partial, damaged)."""
+    # An earlier console kept times outside of these, too; one of them must not spoil a whole answer.
+    at = min(max(row["at"], EARLIEST_MS), LATEST_MS)
     shape: dict[str, Any] = {
         "id": str(row["id"]),
-        "timestamp": iso(row["at"] / 1000),
+        "timestamp": iso(at / 1000),
         "level": row["level"],
         "message": row["message"],
         "source": row["source"],

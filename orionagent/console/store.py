@@ -16,6 +16,8 @@ from orionagent.console.schema import open_database
 
 PRUNE_STEP = 20_000
 """Log entries that one call of `prune` deletes at most (of each kind of surplus): some tens of milliseconds."""
+EARLIEST_MS, LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The first and the last Unix millisecond that `iso` can render: those of the years 1 and 9999."""
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):

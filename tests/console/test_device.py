@@ -2,6 +2,7 @@
 
 import gzip
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -80,6 +81,19 @@ def test_one_bad_entry_refuses_the_request_and_names_its_line(console: ConsolePr
     assert answer.status_code == 400
     assert "line 2" in answer.json()["error"]
     assert console.get(f"/api/projects/{name}/logs") == []
+
+
+def test_a_time_that_nobody_can_write_counts_as_unreadable(console: ConsoleProcess, project: Project) -> None:
+    name, token = project
+    odd = ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "9999-12-31T23:59:59.9999Z", "garbage")
+    edges = ("0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.000Z")
+    entries = [entry(seq, timestamp=text) for seq, text in enumerate((*odd, *edges))]
+    assert send(console, token, entries, Orion_Instance="i").json()["stored"] == 6
+    times = {each["message"]: each["timestamp"] for each in console.get(f"/api/projects/{name}/logs")}
+    assert tuple(times[each["message"]] for each in entries[4:]) == edges
+    for each in entries[:4]:
+        received = datetime.fromisoformat(times[each["message"]])
+        assert abs(received - datetime.now(UTC)) < timedelta(minutes=5)
 
 
 def test_entries_of_a_bound_token_belong_to_its_source(console: ConsoleProcess, project: Project) -> None:

@@ -288,6 +288,16 @@ def test_a_timestamp_that_cannot_be_read_does_not_lose_the_entry(parts: Parts) -
     assert entry["timestamp"].startswith("2023-11-14T")
 
 
+def test_a_time_that_an_older_console_kept_and_nobody_can_write_does_not_spoil_the_search(parts: Parts) -> None:
+    parts.log(3)
+    for number, at in ((1, -62_135_600_400_000), (3, 253_402_304_399_000)):
+        parts.store.run("UPDATE logs SET at = ? WHERE id = ?", at, number)
+    found = parts.logbook.search(Filter(source_ids=[parts.source]))
+    assert [entry["message"] for entry in found] == ["0", "1", "2"]
+    # The fraction of a second is beyond what a float tells so far away.
+    assert [entry["timestamp"][:19] for entry in found[::2]] == ["0001-01-01T00:00:00", "9999-12-31T23:59:59"]
+
+
 def test_a_search_waits_for_its_turn_while_entries_are_taken(root: Path) -> None:
     parts = Parts(root)
     busy, going = Signal(), Signal()
