@@ -249,6 +249,17 @@ link() {
 
 current_version() { readlink "$lib/current" 2>/dev/null || true; }
 
+# The version that a run which has not come to its end switched away from; nothing when all ran to their end.
+cut_short_from() {
+    came_from=$(readlink "$lib/.from" 2>/dev/null) || return 0
+    [ ! -d "$lib/$came_from" ] || echo "$came_from"
+}
+
+# Without it, a run after one that was cut short would take the new version for the one before.
+remember() { [ -z "$1" ] || link "$1" "$lib/.from"; }
+
+forget() { [ ! -h "$lib/.from" ] || act rm -f "$lib/.from"; }
+
 switch_to() {
     say "switching to $1"
     link "$1" "$lib/current"
@@ -276,12 +287,20 @@ install_links() {
     done
 }
 
+# Tells whether the installed unit is one that an installed version brought; a run that was cut short may have
+# left either's.
+is_our_unit() {
+    for brought in "$lib"/*/share/orion-agent.service; do
+        ! cmp -s "$unit" "$brought" || return 0
+    done
+    return 1
+}
+
 # Installs the unit of the current version, unless it was changed by hand since $1 installed it.
 install_unit() {
     from=$lib/current/share/orion-agent.service
     [ -e "$from" ] || [ "$dry_run" = yes ] || return 0
-    if [ -e "$unit" ] && [ -n "$1" ] && [ -e "$lib/$1/share/orion-agent.service" ] &&
-        ! cmp -s "$unit" "$lib/$1/share/orion-agent.service"; then
+    if [ -e "$unit" ] && [ -n "$1" ] && [ -e "$lib/$1/share/orion-agent.service" ] && ! is_our_unit; then
         warn "$unit was changed by hand and stays; the new one is $from"
     elif ! cmp -s "$unit" "$from"; then
         make_folder "${unit%/*}"
@@ -345,6 +364,7 @@ take_up() {
     install_unit "$1"
     # Either the old program never left, or the new one is being restarted and this is what starts next.
     comes_up "$2" || [ "$service" = no ] || act systemctl restart orion-agent || true
+    forget
     [ "$unpacked" != "$1" ] || act rm -rf "$lib/$1"
     comes_up "$2" || fail 25 "cannot start $1, and $2, which is back in its place, does not answer: start it; see $log"
     fail 25 "cannot start $1: went back to $2, which runs; see $log"
@@ -361,22 +381,41 @@ prune() {
     done
 }
 
+# Removes what a run that was killed had not finished.
+sweep() {
+    for left in "$lib"/.new-* "$lib"/*.new-* "$lib"/.from.new-*; do
+        case ${left##*/} in
+        .new-*) [ ! -d "$left" ] || act rm -rf "$left" ;;
+        *) [ ! -h "$left" ] || act rm -f "$left" ;;
+        esac
+    done
+}
+
 install() {
     choose_version
-    previous=$(current_version)
+    sweep
+    now=$(current_version)
+    previous=$(cut_short_from)
     if find_build; then
-        [ "$folder" != "$previous" ] || say "$version is installed already"
+        [ "$folder" != "$now" ] || say "$version is installed already"
     else
         need_space "$lib" "$NEED_UNPACKED_KB"
         say "downloading $BASE_URL/$name"
         [ "$dry_run" = yes ] || download
         unpack
     fi
-    [ "$folder" = "$previous" ] || switch_to "$folder"
+    if [ -z "$previous" ] || [ "$previous" = "$folder" ]; then previous=$now; fi
+    if [ "$folder" != "$now" ]; then
+        remember "$previous"
+        # The version to go back to is current in a moment: only an unfinished rollback may look like that.
+        [ "$(readlink "$lib/previous" 2>/dev/null)" != "$folder" ] || act rm -f "$lib/previous"
+        switch_to "$folder"
+    fi
     install_links
     install_unit "$previous"
     ! is_running || take_up "$folder" "$previous"
     [ "$folder" = "$previous" ] || [ -z "$previous" ] || link "$previous" "$lib/previous"
+    forget
     prune
     [ "$dry_run" = no ] || return 0
     say "installed $version"
@@ -397,11 +436,18 @@ next_steps() {
 rollback() {
     back=$(readlink "$lib/previous" 2>/dev/null) || back=
     now=$(current_version)
+    from=$(cut_short_from)
+    if [ -n "$from" ] && [ "$from" != "$now" ]; then
+        # A rollback was cut short, and is brought to its end; or an upgrade was, and is undone.
+        if [ "$back" = "$now" ]; then now=$from; else back=$from; fi
+    fi
     [ -d "$lib/${back:-none}" ] || fail 18 "cannot go back: no earlier version is kept in $lib"
+    remember "$now"
     switch_to "$back"
     install_unit "$now"
     ! is_running || take_up "$back" "$now"
     link "$now" "$lib/previous"
+    forget
     [ "$dry_run" = yes ] || say "went back to $back"
 }
 
@@ -439,18 +485,23 @@ uninstall() {
     fi
 }
 
+# Process numbers begin anew with every boot, so a lock tells its boot, too.
+boot() { cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo unknown; }
+
 # One installation at a time; the lock of one that was killed is taken over.
 take_lock() {
     lock=$lib.lock
     $sudo mkdir -p "${lib%/*}" || fail 23 "cannot write to ${lib%/*}: is it mounted read-only?"
     if ! $sudo mkdir "$lock" 2>/dev/null; then
         owner=$(cat "$lock/pid" 2>/dev/null) || owner=
-        if [ -n "$owner" ] && [ -d "/proc/$owner" ]; then
+        of_boot=$(cat "$lock/boot" 2>/dev/null) || of_boot=$(boot)
+        if [ -n "$owner" ] && [ "$of_boot" = "$(boot)" ] && [ -d "/proc/$owner" ]; then
             fail 24 "cannot install: another installation (process $owner) is under way; wait for it"
         fi
         [ -d "$lock" ] || fail 23 "cannot write to ${lib%/*}: is it mounted read-only?"
     fi
     locked=yes
+    boot | $sudo tee "$lock/boot" >/dev/null
     echo $$ | $sudo tee "$lock/pid" >/dev/null
 }
 

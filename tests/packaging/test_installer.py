@@ -145,6 +145,70 @@ def test_rollback_goes_back_and_forth(site: Site) -> None:
     assert site.version() == "orion 1.1.0"
 
 
+KILLED_AFTER = 'self=$(command -p -v mv); "$self" "$@"; case "$*" in *{name}) kill -9 "$PPID" ;; esac'
+CUTS = {
+    "killed after the switch": {"mv": KILLED_AFTER.format(name="/current")},
+    "killed after the unit": {"mv": KILLED_AFTER.format(name="/orion-agent.service")},
+    "no space for the unit": {"cp": "echo 'cp: No space left on device' >&2; exit 1"},
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_upgrade_that_was_cut_short_is_brought_to_its_end_by_the_next_run(site: Site, root: Path, cut: str) -> None:
+    add_release(site.releases, "1.0.0")
+    site.install()
+    add_release(site.releases, "1.1.0")
+    done = site.run(PATH=saying(root, **CUTS[cut]), TMPDIR=str(root))
+    assert done.returncode == (23 if "no space" in cut else -9), done.stdout
+    assert os.readlink(site.lib / "current") == "1.1.0"
+    done = site.run()
+    assert done.returncode == 0, done.stdout
+    assert "by hand" not in done.stdout
+    assert site.unit.read_text() == "# unit of 1.1.0\n"
+    assert not (site.lib / ".from").is_symlink()
+    site.install("--rollback")
+    assert (site.version(), site.unit.read_text()) == ("orion 1.0.0", "# unit of 1.0.0\n")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_upgrade_that_was_cut_short_can_be_undone_and_overtaken(site: Site, root: Path, cut: str) -> None:
+    add_release(site.releases, "1.0.0")
+    site.install()
+    programs = saying(root, **CUTS[cut])
+    add_release(site.releases, "1.1.0")
+    site.run(PATH=programs, TMPDIR=str(root))
+    site.install("--rollback")
+    assert (site.version(), site.unit.read_text()) == ("orion 1.0.0", "# unit of 1.0.0\n")
+    site.run(PATH=programs, TMPDIR=str(root))
+    add_release(site.releases, "1.2.0")
+    site.install()
+    assert (site.version(), site.unit.read_text()) == ("orion 1.2.0", "# unit of 1.2.0\n")
+    site.install("--rollback")
+    assert (site.version(), site.unit.read_text()) == ("orion 1.0.0", "# unit of 1.0.0\n")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_rollback_that_was_cut_short_is_brought_to_its_end_by_the_next_one(site: Site, root: Path, cut: str) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        add_release(site.releases, version)
+        site.install()
+    site.run("--rollback", PATH=saying(root, **CUTS[cut]), TMPDIR=str(root))
+    for version in ("1.0.0", "1.1.0"):
+        site.install("--rollback")
+        assert (site.version(), site.unit.read_text()) == (f"orion {version}", f"# unit of {version}\n")
+
+
+def test_what_a_killed_run_had_not_finished_is_removed(site: Site) -> None:
+    add_release(site.releases, "1.0.0")
+    site.install()
+    before = site.files()
+    (site.lib / ".new-4711").mkdir()
+    (site.lib / ".new-4711" / "orion").write_text("half")
+    (site.lib / "current.new-4711").symlink_to("1.1.0")
+    site.install()
+    assert site.files() == before
+
+
 def test_rollback_without_an_earlier_version_says_so(site: Site) -> None:
     add_release(site.releases, "1.0.0")
     site.install()
@@ -376,6 +440,18 @@ def test_two_installations_at_once_are_refused_and_a_dead_ones_lock_is_taken_ove
     (lock / "pid").write_text(f"{os.getpid()}\n")
     refused(site, 24)
     (lock / "pid").write_text("999999999\n")
+    site.install()
+    assert not lock.exists()
+
+
+def test_a_lock_from_before_a_power_cut_is_taken_over_though_its_number_is_in_use_again(site: Site) -> None:
+    add_release(site.releases, "1.0.0")
+    lock = site.lib.with_name("orion-agent.lock")
+    lock.mkdir()
+    (lock / "pid").write_text(f"{os.getpid()}\n")
+    (lock / "boot").write_text(Path("/proc/sys/kernel/random/boot_id").read_text())
+    refused(site, 24)
+    (lock / "boot").write_text("5f0c7f7e-0000-4000-8000-000000000000\n")
     site.install()
     assert not lock.exists()
 
