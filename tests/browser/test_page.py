@@ -285,6 +285,89 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(console: ConsolePro
     assert page.evaluate(wide) == 0
 
 
+# Requests to one project wait for `release()`; `sockets` and `timers` are those that the page has opened.
+WATCHED = """
+window.sockets = []; window.timers = new Set(); window.held = 0;
+const gate = new Promise((resolve) => { window.release = resolve; });
+const [plainFetch, plainSet, plainClear] = [window.fetch, window.setInterval, window.clearInterval];
+window.fetch = async (path, options) => {
+  const reply = await plainFetch(path, options);
+  if (path.startsWith("/api/projects/bee/")) { window.held += 1; await gate; }
+  return reply;
+};
+window.WebSocket = class extends WebSocket { constructor(url) { super(url); sockets.push(this); } };
+window.setInterval = (...all) => { const id = plainSet(...all); timers.add(id); return id; };
+window.clearInterval = (id) => { timers.delete(id); plainClear(id); };
+"""
+OPEN_SOCKETS = "sockets.filter((one) => one.readyState <= WebSocket.OPEN).length"
+
+
+def let_go(page: Page, console: ConsoleProcess) -> None:
+    """Let the held requests go on, and return when a channel that follows on them would be open, too."""
+    page.evaluate(f"""(async () => {{
+        release();
+        const headers = {{ Authorization: "Bearer {console.token}", "Content-Type": "application/json" }};
+        for (const path of ["servers", "alerts"])
+            await (await fetch("/api/projects/bee/" + path, {{ headers }})).text();
+        const body = JSON.stringify({{ projectName: "bee" }});
+        const {{ url }} = await (await fetch("/api/ws/create", {{ method: "POST", headers, body }})).json();
+        const probe = new WebSocket(url);
+        await new Promise((resolve) => {{ probe.onopen = resolve; }});
+        const ended = new Promise((resolve) => {{ probe.onclose = resolve; }});
+        probe.close();
+        await ended;
+    }})()""")
+
+
+def choose(page: Page, project: str) -> None:
+    page.evaluate(f"""(() => {{
+        const picker = document.querySelector("#project");
+        picker.value = "{project}";
+        picker.dispatchEvent(new Event("change"));
+    }})()""")
+
+
+@pytest.fixture
+def bee_held(console: ConsoleProcess, page: Page) -> dict[str, str]:
+    """Open the page on a project beside `bee`, whose answers wait, and `sea`; return their device tokens."""
+    tokens = {name: console.post("/api/projects", {"name": name, "label": name})["token"] for name in ("bee", "sea")}
+    console.post("/api/v1/agent/heartbeat", heartbeat(hostname="sea-1"), token=tokens["sea"])
+    page.send("Page.addScriptToEvaluateOnNewDocument", source=WATCHED)
+    page.open(f"{console.url}/#token={console.token}")
+    page.wait_for_text("live", "#link")
+    choose(page, "bee")
+    page.wait_until("held >= 2")
+    return tokens
+
+
+def test_a_project_that_was_left_before_it_was_read_leaves_nothing_behind(
+    console: ConsoleProcess, page: Page, bee_held: dict[str, str]
+) -> None:
+    choose(page, "sea")
+    page.wait_for_text("sea-1", ".cards")
+    page.wait_for_text("live", "#link")
+    let_go(page, console)
+    assert page.evaluate(OPEN_SOCKETS) == 1
+    assert page.evaluate("timers.size") == 2
+    console.post("/api/v1/agent/log", {"level": "info", "message": "of the sea"}, token=bee_held["sea"])
+    page.wait_for_text("of the sea", ".log")
+    assert page.evaluate("document.querySelectorAll('.entry').length") == 1
+    assert "sea-1" in page.evaluate("document.querySelector('.cards').innerText")
+
+
+@pytest.mark.usefixtures("bee_held")
+def test_signing_out_while_a_project_is_read_leaves_nothing_behind(console: ConsoleProcess, page: Page) -> None:
+    page.click("#leave")
+    page.wait_for_text("Enter the token", ".gate")
+    let_go(page, console)
+    assert page.evaluate(OPEN_SOCKETS) == 0
+    assert page.evaluate("timers.size") == 0
+    assert page.evaluate("document.querySelector('.gate .error')") is None
+    page.evaluate("location.hash = '#/logs'")
+    page.wait_until("location.hash === '#/logs'")
+    assert page.evaluate("document.querySelector('input[name=token]') !== null")
+
+
 @pytest.fixture
 def waiting_command_line() -> Iterator[tuple[int, dict[str, list[str]], threading.Event]]:
     """Yield (port, the query that the browser came back with, an event for when it did)."""

@@ -17,8 +17,10 @@ export function alertsPage(main, signal) {
 
   const groups = () => grouped(state.alerts.filter((alert) => !status || alert.status === status));
   const act = async (key, method, path, body) => {
+    // Another project may be entered before the last of them is answered.
+    const base = state.base();
     try {
-      for (const alert of groups().find((group) => group.key === key)?.all ?? []) await call(method, `${state.base()}/alerts/${alert.id}${path}`, body);
+      for (const alert of groups().find((group) => group.key === key)?.all ?? []) await call(method, `${base}/alerts/${alert.id}${path}`, body);
     } catch (error) { toast(error.message, true); }
     await state.refresh().catch((error) => toast(error.message, true));
   };

@@ -42,6 +42,7 @@ export class Live {
       if (this.closed) return;
       this.socket = new WebSocket(url);
     } catch (error) {
+      if (this.closed) return;
       if (error instanceof Refused) this.onState(false, error.message);
       else this.again();
       return;
@@ -50,7 +51,7 @@ export class Live {
     this.socket.onmessage = (event) => {
       let message;
       try { message = JSON.parse(event.data); } catch { return; }
-      if (message.projectName === this.project) this.onMessage(message);
+      if (!this.closed && message.projectName === this.project) this.onMessage(message);
     };
     this.socket.onclose = () => this.again();
   }

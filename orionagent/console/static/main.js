@@ -83,8 +83,7 @@ function badge() {
 
 async function enter(project) {
   localStorage.setItem("orion.project", project);
-  await state.enter(project);
-  show();
+  if (await state.enter(project)) show();
 }
 
 // The console's own token sends to this project, so that is where a newcomer finds something.
@@ -97,8 +96,13 @@ function firstProject() {
 
 async function begin() {
   if (!token.get()) { gate(""); return; }
+  state.leave();
+  const { turn } = state;
   try {
-    state.projects = await get("/api/projects");
+    const projects = await get("/api/projects").catch((error) => { if (turn === state.turn) throw error; });
+    // Signed out, or in with another token, meanwhile.
+    if (turn !== state.turn) return;
+    state.projects = projects;
     const picker = byId("project");
     const project = firstProject();
     picker.replaceChildren(...state.projects.map((one) => h("option", { value: one.name, selected: one.name === project }, one.label || one.name)));

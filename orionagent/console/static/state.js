@@ -15,17 +15,23 @@ class State extends EventTarget {
     this.connected = false;
     // When the channel was last up, while it is down.
     this.answeredAt = null;
+    this.live = null;
     this.timers = [];
+    // Grows with every project entered or left: what began under an earlier turn came too late.
+    this.turn = 0;
   }
 
   base() { return `/api/projects/${encodeURIComponent(this.project)}`; }
 
   tell(kind, detail) { this.dispatchEvent(new CustomEvent(kind, { detail })); }
 
+  // Tells whether the project was entered: false when another one was, or all was left, meanwhile.
   async enter(project) {
     this.leave();
     this.project = project;
+    const turn = this.turn;
     await this.refresh();
+    if (turn !== this.turn) return false;
     this.live = new Live(project, (message) => this.take(message), (up, refused) => {
       if (refused) { this.tell("refused", refused); return; }
       if (up) this.answeredAt = null;
@@ -35,11 +41,16 @@ class State extends EventTarget {
       if (up) this.refresh().catch(() => {});
     });
     this.timers = [setInterval(() => this.refresh().catch(() => {}), 30000), setInterval(() => this.tell("tick"), 5000)];
+    return true;
   }
 
   leave() {
+    this.turn += 1;
+    this.project = null;
     this.live?.close();
+    this.live = null;
     this.timers.forEach(clearInterval);
+    this.timers = [];
     this.answeredAt = null;
     this.servers.clear();
     this.samples.clear();
@@ -47,14 +58,24 @@ class State extends EventTarget {
     this.connected = false;
   }
 
+  // Reads all anew. What comes, or fails, after its project was left is nobody's concern any more.
   async refresh() {
-    const [{ servers }, alerts] = await Promise.all([get(`${this.base()}/servers`), get(`${this.base()}/alerts`)]);
+    if (this.project === null) return;
+    const turn = this.turn;
+    try { await this.read(turn); } catch (error) { if (turn === this.turn) throw error; }
+  }
+
+  async read(turn) {
+    const base = this.base();
+    const [{ servers }, alerts] = await Promise.all([get(`${base}/servers`), get(`${base}/alerts`)]);
+    if (turn !== this.turn) return;
     this.servers = new Map(servers.map((server) => [server.hostname, server]));
     this.alerts = alerts;
     await Promise.all(servers.map(async (server) => {
-      const { samples } = await get(`${this.base()}/servers/${encodeURIComponent(server.hostname)}/samples?minutes=60`);
-      this.samples.set(server.hostname, samples);
+      const { samples } = await get(`${base}/servers/${encodeURIComponent(server.hostname)}/samples?minutes=60`);
+      if (turn === this.turn) this.samples.set(server.hostname, samples);
     }));
+    if (turn !== this.turn) return;
     this.tell("servers");
     this.tell("alerts");
   }
