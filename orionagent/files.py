@@ -99,30 +99,33 @@ def _sync_entries(folder_fd: int) -> None:
             raise
 
 
-def read_guarded(path: str, *, for_commands: bool = False) -> bytes | None:
+def read_guarded(path: str, *, for_commands: bool = False, follow: bool = True) -> bytes | None:
     """Return a file's content, None when there is none. Never waits on a FIFO that lies in its place.
 
     With `for_commands` the content decides what is executed: then nobody but root and this user may be able to
     write the file, its folder, or stand behind a link in its place. File and folder are judged by the
-    descriptors that are read, so nothing can be exchanged in between.
+    descriptors that are read, so nothing can be exchanged in between. With `follow=False` neither the file nor
+    its folder may be a symlink: somebody may have planted it who cannot read what is behind it.
 
     Raises:
         ConfigError: it cannot be read, is no regular file, is too large, or is not safe; names the remedy.
     """
     folder, name = os.path.split(os.path.abspath(path))
     try:
-        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        nofollow = 0 if follow else os.O_NOFOLLOW
+        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | nofollow)
         try:
             if for_commands:
                 _check_owner(folder, os.fstat(folder_fd))
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if for_commands else 0)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if for_commands else nofollow)
             fd = os.open(name, flags, dir_fd=folder_fd)
         finally:
             os.close(folder_fd)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(path, error) from error
+        link = None if follow else next((each for each in (folder, path) if os.path.islink(each)), None)
+        raise (_unreadable(path, error) if link is None else _led_away(link)) from error
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -137,6 +140,13 @@ def read_guarded(path: str, *, for_commands: bool = False) -> bytes | None:
         raise _unreadable(path, error) from error
     finally:
         os.close(fd)
+
+
+def _led_away(link: str) -> ConfigError:
+    return ConfigError(
+        f"refusing {link}: it is a symbolic link and may lead to what is somebody else's;"
+        f" look where it leads, then run: sudo rm {shlex.quote(link)}"
+    )
 
 
 def _unreadable(path: str, error: OSError) -> ConfigError:

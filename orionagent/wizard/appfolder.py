@@ -5,7 +5,7 @@ Must not know the backend, nor what a token is good for.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from orionagent import jsonfile
@@ -22,6 +22,7 @@ class AppFolder:
     def __init__(self, path: str) -> None:
         self.path = path
         self.config_path = project_config(path)
+        self._gitignore = os.path.join(path, ".gitignore")
 
     @property
     def owner_uid(self) -> int:
@@ -30,7 +31,10 @@ class AppFolder:
 
     @contextmanager
     def _as_owner(self) -> Iterator[None]:
-        """Act as the folder's owner where this is root: what root is led to by somebody's links is theirs."""
+        """Act as the folder's owner where this is root: what root is led to by somebody's links is theirs.
+
+        In a folder of root's own root stays root, and others may be able to write there: see `_follows`.
+        """
         owner = os.stat(self.path)
         if os.geteuid() != 0 or owner.st_uid == 0:
             yield
@@ -46,11 +50,19 @@ class AppFolder:
             os.setegid(gid)
             os.setgroups(groups)
 
+    @property
+    def _follows(self) -> bool:
+        """Tell whether links may be followed: not where root stays root, which reaches what their maker does not."""
+        return os.geteuid() != 0 or self.owner_uid != 0
+
+    def _read(self, path: str) -> bytes | None:
+        with self._as_owner():
+            return read_guarded(path, follow=self._follows)
+
     def read(self, name: str) -> str | None:
         """Return the text of a file in the folder, None when there is none to be read."""
         try:
-            with self._as_owner():
-                data = read_guarded(os.path.join(self.path, name))
+            data = self._read(os.path.join(self.path, name))
         except ConfigError:
             return None
         return None if data is None else data.decode("utf-8", "replace")
@@ -60,9 +72,13 @@ class AppFolder:
 
         Raises:
             NotPermitted: this user may not.
-            ConfigError: nobody can (read-only disk).
+            ConfigError: nobody can (read-only disk), or root would be led elsewhere by a link.
         """
         folder = os.path.dirname(self.config_path)
+        if not self._follows:
+            self._read(self.config_path)
+            if self.wants_gitignore():
+                self._read(self._gitignore)
         with self._as_owner():
             looked_at = folder if os.path.isdir(folder) else self.path
             writable = os.access(looked_at, os.W_OK | os.X_OK, effective_ids=True)
@@ -74,8 +90,7 @@ class AppFolder:
 
     def fields(self) -> dict[str, Any]:
         """Return what .orion/config.json holds, all keys of it. Raises ConfigError."""
-        with self._as_owner():
-            data = read_guarded(self.config_path)
+        data = self._read(self.config_path)
         fields = {} if data is None else jsonfile.parse(data, self.config_path)
         if not isinstance(fields, dict):
             raise ConfigError(f"cannot use {self.config_path}: it is no JSON object; correct or remove it")
@@ -89,23 +104,53 @@ class AppFolder:
     def write_token(self, token: str, api_url: str | None) -> None:
         """Write the token, keeping every other key; `api_url` ends in /api/v1 and is for SDKs.
 
-        File and folder belong to the owner of the application's folder, who alone can read the file.
+        Only its owner can read the file: the owner of the application's folder, or without root's rights this user.
+        In a folder of its own root follows no link.
 
         Raises:
-            ConfigError: it cannot be written; what was there is untouched.
+            ConfigError: it cannot be written, or a link lies in its place; what was there is untouched.
         """
         fields = self.fields()
         fields["token"] = token
         if api_url is not None:
             fields.setdefault("apiUrl", api_url)
         try:
-            with self._as_owner():
-                os.makedirs(os.path.dirname(self.config_path), mode=0o755, exist_ok=True)
-                if os.path.exists(self.config_path):
-                    os.chmod(self.config_path, 0o600)  # before the token is in it: a written file keeps its mode
-                write_atomic(self.config_path, jsonfile.dump(fields), 0o600)
+            with self._as_owner(), self._opened() as folder:
+                path = os.path.join(folder, os.path.basename(self.config_path))
+                self._make_private(path)
+                write_atomic(path, jsonfile.dump(fields), 0o600, follow=self._follows)
         except OSError as error:
             raise ConfigError(f"cannot write {self.config_path}: {error.strerror}; nothing was changed") from error
+
+    @contextmanager
+    def _opened(self) -> Iterator[str]:
+        """Make the token's folder; yield a path that leads to this one even if another is put in its place."""
+        folder = os.path.dirname(self.config_path)
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o755)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | self._no_link)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+
+    def _make_private(self, path: str) -> None:
+        """Close a file to others before the token is in it: a written file keeps its mode and its owner."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | self._no_link)
+        except FileNotFoundError:
+            return
+        try:
+            if not self._follows:
+                owner = os.stat(self.path)
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
+
+    @property
+    def _no_link(self) -> int:
+        return 0 if self._follows else os.O_NOFOLLOW
 
     def wants_gitignore(self) -> bool:
         """Tell whether the folder is in a git working tree that does not ignore the token yet."""
@@ -119,11 +164,11 @@ class AppFolder:
 
     def add_gitignore(self) -> None:
         """Append the token's folder to .gitignore. Raises ConfigError."""
-        path = os.path.join(self.path, ".gitignore")
+        path = self._gitignore
         try:
+            before = self._read(path) or b""
             with self._as_owner():
-                before = read_guarded(path) or b""
                 between = b"" if not before or before.endswith(b"\n") else b"\n"
-                write_atomic(path, before + between + IGNORED.encode() + b"\n", 0o644)
+                write_atomic(path, before + between + IGNORED.encode() + b"\n", 0o644, follow=self._follows)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error

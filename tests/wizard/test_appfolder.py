@@ -45,6 +45,75 @@ def test_what_root_writes_belongs_to_the_folders_owner(root: Path, folder: AppFo
     assert os.geteuid() == 0
 
 
+@pytest.fixture
+def shared(root: Path) -> AppFolder:
+    """Return a folder of root's that a group deploys to."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as root")
+    path = root / "shared"
+    path.mkdir()
+    os.chown(path, 0, 65534)
+    path.chmod(0o2775)
+    return AppFolder(str(path))
+
+
+@pytest.mark.parametrize("planted", [".orion", ".orion/config.json"])
+def test_root_is_not_led_away_by_a_link_in_a_folder_that_others_can_write(
+    planted: str, root: Path, shared: AppFolder
+) -> None:
+    secret = root / "etc-orion" / "config.json"
+    secret.parent.mkdir()
+    secret.write_text('{"token": "of the server"}', encoding="utf-8")
+    secret.chmod(0o640)
+    link = Path(shared.path, planted)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(secret if planted.endswith(".json") else secret.parent)
+    for attempt in (shared.token, lambda: shared.write_token("t", None), lambda: shared.require_writable("sudo")):
+        with pytest.raises(ConfigError, match=f"refusing {link}: it is a symbolic link.*; .*run: sudo rm {link}$"):
+            attempt()
+    assert secret.read_text(encoding="utf-8") == '{"token": "of the server"}'
+    assert secret.stat().st_mode & 0o777 == 0o640
+    link.unlink()
+    shared.require_writable("sudo")
+    shared.write_token("t", None)
+    assert shared.token() == "t"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_root_adds_no_line_to_what_a_planted_gitignore_leads_to(is_there: bool, root: Path, shared: AppFolder) -> None:
+    target = root / "sudoers"
+    if is_there:
+        target.write_text("root ALL\n", encoding="utf-8")
+    Path(shared.path, ".git").mkdir()
+    link = Path(shared.path, ".gitignore")
+    link.symlink_to(target)
+    for attempt in (shared.add_gitignore, lambda: shared.require_writable("sudo")):
+        with pytest.raises(ConfigError, match=f"refusing {link}: it is a symbolic link"):
+            attempt()
+    assert target.exists() is is_there
+    assert not is_there or target.read_text(encoding="utf-8") == "root ALL\n"
+
+
+def test_a_file_that_a_member_laid_ready_is_not_the_members_with_the_token_in_it(shared: AppFolder) -> None:
+    path = Path(shared.config_path)
+    path.parent.mkdir()
+    path.write_text("{}", encoding="utf-8")
+    os.chown(path, 65534, 65534)
+    shared.write_token("t", None)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, 0o600)
+
+
+def test_a_link_of_the_folders_owner_is_the_owners_matter(root: Path, folder: AppFolder) -> None:
+    kept = root / "kept"
+    kept.mkdir()
+    (root / ".orion").symlink_to(kept)
+    if os.geteuid() == 0:
+        os.chown(root, 65534, 65534)
+        os.chown(kept, 65534, 65534)
+    folder.write_token("t", None)
+    assert json.loads((kept / "config.json").read_text(encoding="utf-8")) == {"token": "t"}
+
+
 @pytest.mark.parametrize("content", ["[]", "{", '"x"', '{"a": 1, "a": 2}'])
 def test_what_is_no_json_object_is_left_alone(content: str, folder: AppFolder, file: Path) -> None:
     file.parent.mkdir()
