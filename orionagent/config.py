@@ -5,6 +5,7 @@ Knows nothing of who uses them. Unknown keys are an error that names the nearest
 
 import os
 import re
+import stat
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -42,6 +43,7 @@ __all__ = [
     "load_source_token",
     "parse_script",
     "read_env_file",
+    "read_source_file",
     "save_agent_config",
     "save_scripts",
 ]
@@ -144,12 +146,43 @@ def save_agent_config(paths: Paths, config: AgentConfig) -> None:
 def load_source_token(folder: str) -> str | None:
     """Return the token in an application folder's .orion/config.json, None when there is none to be read."""
     try:
-        data = read_guarded(project_config(folder))
+        data = read_source_file(folder)
         fields = jsonfile.parse(data, folder) if data is not None else None
     except ConfigError:
         return None
     token = fields.get("token") if isinstance(fields, dict) else None
     return token if isinstance(token, str) and TOKEN.fullmatch(token) else None
+
+
+def read_source_file(folder: str) -> bytes | None:
+    """Return an application folder's .orion/config.json, None when there is none.
+
+    Root can read what the folder's owner cannot: links are followed only to what is that owner's. Anybody else's
+    file is taken where it lies in the folder itself, for whoever put it there could read it.
+
+    Raises:
+        ConfigError: it cannot be read, or a link leads to what is somebody else's; names the remedy.
+    """
+    path = project_config(folder)
+    try:
+        owner = os.stat(folder)
+    except OSError:
+        return None
+    # In a folder of root's that others can write, a link may be theirs while what it leads to is root's.
+    is_shared = owner.st_uid == 0 and owner.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+    def is_owners(found: os.stat_result) -> None:
+        if found.st_uid != owner.st_uid or is_shared:
+            raise ConfigError(f"refusing {path}: it belongs to uid {found.st_uid}; chown it to uid {owner.st_uid}")
+
+    def has_one_name(found: os.stat_result) -> None:
+        if found.st_nlink > 1:
+            raise ConfigError(f"refusing {path}: it has another name elsewhere; put a copy in its place")
+
+    try:
+        return read_guarded(path, judge=is_owners)
+    except ConfigError:
+        return read_guarded(path, follow=False, judge=has_one_name)
 
 
 def _write(path: str, value: Any, *, mode: int) -> None:

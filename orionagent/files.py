@@ -8,6 +8,7 @@ import os
 import secrets
 import shlex
 import stat
+from collections.abc import Callable
 
 from orionagent.errors import ConfigError
 
@@ -99,13 +100,20 @@ def _sync_entries(folder_fd: int) -> None:
             raise
 
 
-def read_guarded(path: str, *, for_commands: bool = False, follow: bool = True) -> bytes | None:
+def read_guarded(
+    path: str,
+    *,
+    for_commands: bool = False,
+    follow: bool = True,
+    judge: Callable[[os.stat_result], None] | None = None,
+) -> bytes | None:
     """Return a file's content, None when there is none. Never waits on a FIFO that lies in its place.
 
     With `for_commands` the content decides what is executed: then nobody but root and this user may be able to
     write the file, its folder, or stand behind a link in its place. File and folder are judged by the
     descriptors that are read, so nothing can be exchanged in between. With `follow=False` neither the file nor
-    its folder may be a symlink: somebody may have planted it who cannot read what is behind it.
+    its folder may be a symlink: somebody may have planted it who cannot read what is behind it. `judge` is shown
+    what was opened before any of it is read, and raises ConfigError to refuse it.
 
     Raises:
         ConfigError: it cannot be read, is no regular file, is too large, or is not safe; names the remedy.
@@ -134,6 +142,8 @@ def read_guarded(path: str, *, for_commands: bool = False, follow: bool = True) 
             raise ConfigError(f"cannot read {path}: {found.st_size} bytes is more than {LARGEST_BYTES}; shorten it")
         if for_commands:
             _check_owner(path, found)
+        if judge is not None:
+            judge(found)
         with os.fdopen(fd, "rb", closefd=False) as file:
             return file.read(LARGEST_BYTES)
     except OSError as error:

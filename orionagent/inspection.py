@@ -8,7 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from orionagent.config import AgentConfig, load_agent_config
+from orionagent.config import AgentConfig, load_agent_config, read_source_file
 from orionagent.envfile import read_env_file
 from orionagent.errors import ConfigError
 from orionagent.findings import Finding, not_for_this_user, problem
@@ -98,7 +98,20 @@ def check_script(script: ScriptConfig) -> Iterator[Finding]:
     if script.envFile is not None:
         yield from check_env_file(script.name, script.envFile)
     if script.cwd is not None and os.path.isfile(project_config(script.cwd)):
-        yield from check_private("scripts", project_config(script.cwd))
+        yield from check_source_token(script.cwd)
+
+
+def check_source_token(folder: str) -> Iterator[Finding]:
+    """Look whether an application's token is read, and by nobody else."""
+    path = project_config(folder)
+    try:
+        if os.access(path, os.R_OK):
+            read_source_file(folder)
+    except ConfigError as error:
+        found = problem("scripts", error.message, TAKE_UP)
+        yield found._replace(text=f"{found.text}: the server's token is used")
+        return
+    yield from check_private("scripts", path)
 
 
 def check_env_file(name: str, path: str) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from orionagent.config import (
     load_scripts,
     load_source_token,
     parse_script,
+    read_source_file,
     save_agent_config,
     save_scripts,
 )
@@ -203,6 +204,61 @@ def test_a_source_token_is_read_where_there_is_one(root: Path) -> None:
     (root / ".orion").mkdir()
     (root / ".orion" / "config.json").write_text('{"token": "t", "apiUrl": "https://x/api/v1"}', encoding="utf-8")
     assert load_source_token(str(root)) == "t"
+
+
+def lay(path: Path, token: str, uid: int) -> None:
+    """Make folder and token file of an application, all of it one user's."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(f'{{"token": "{token}"}}', encoding="utf-8")
+    for each in (path.parent, path, path / "config.json"):
+        os.chown(each, uid, uid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+@pytest.mark.parametrize("planted", [".orion", ".orion/config.json"])
+@pytest.mark.parametrize(("maker", "owner"), [(1001, 1002), (1001, 0), (0, 0)])
+def test_nobody_sends_under_a_token_that_a_link_of_theirs_leads_to(
+    planted: str, maker: int, owner: int, root: Path
+) -> None:
+    lay(root / "b" / ".orion", "of-b", owner)
+    folder = root / "a"
+    (folder / planted).parent.mkdir(parents=True)
+    (folder / planted).symlink_to(root / "b" / planted)
+    os.chown(folder, maker, 1001)
+    folder.chmod(0o2775)
+    assert load_source_token(str(folder)) is None
+    with pytest.raises(ConfigError, match=f"refusing {folder / planted}: it is a symbolic link"):
+        read_source_file(str(folder))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_a_hard_link_to_another_s_token_is_none_either(root: Path) -> None:
+    lay(root / "b" / ".orion", "of-b", 1002)
+    lay(root / "a" / ".orion", "of-a", 1001)
+    path = root / "a" / ".orion" / "config.json"
+    path.unlink()
+    path.hardlink_to(root / "b" / ".orion" / "config.json")
+    assert load_source_token(str(root / "a")) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+@pytest.mark.parametrize("uid", [0, 1001])
+@pytest.mark.parametrize("linked", [".orion", ".orion/config.json"])
+def test_an_owner_s_links_lead_to_the_owner_s_own_token(linked: str, uid: int, root: Path) -> None:
+    lay(root / "kept" / ".orion", "mine", uid)
+    (root / "a" / linked).parent.mkdir(parents=True)
+    (root / "a" / linked).symlink_to(root / "kept" / linked)
+    os.chown(root / "a", uid, uid)
+    assert load_source_token(str(root / "a")) == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+@pytest.mark.parametrize(("folders", "files"), [(1001, 0), (0, 1001), (0, 0)])
+def test_a_token_that_lies_in_the_folder_itself_is_taken_whosever_it_is(folders: int, files: int, root: Path) -> None:
+    lay(root / "a" / ".orion", "t", files)
+    os.chown(root / "a", folders, 1001)
+    (root / "a").chmod(0o2775)
+    assert load_source_token(str(root / "a")) == "t"
 
 
 def test_only_a_token_that_can_travel_is_read_and_nothing_makes_the_reader_wait(root: Path) -> None:

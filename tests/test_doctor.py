@@ -120,6 +120,20 @@ def test_an_application_s_token_that_others_can_read_is_a_problem(sound: Paths, 
     assert found.remedy == f"sudo chmod 600 {root}/.orion/config.json"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_an_application_s_token_that_is_reached_by_a_link_to_another_s_is_a_problem(sound: Paths, root: Path) -> None:
+    (root / "b").mkdir()
+    write(f"{root}/b/config.json", {"token": "t"}, 0o600)
+    (root / "a").mkdir()
+    (root / "a" / ".orion").symlink_to(root / "b")
+    os.chown(root / "a", 1001, 1001)
+    write(sound.scripts, [{"name": "a", "command": "x", "cwd": f"{root}/a"}], 0o644)
+    (found,) = problems(sound)
+    assert f"refusing {root}/a/.orion: it is a symbolic link" in found.text
+    assert found.text.endswith("the server's token is used")
+    assert found.remedy.endswith(f"sudo rm {root}/a/.orion")
+
+
 def test_a_buffer_that_cannot_be_one_or_that_others_can_read_is_a_problem(sound: Paths) -> None:
     write(sound.buffer, {}, 0o644)
     (found,) = problems(sound)
