@@ -11,11 +11,23 @@ from typing import Any
 
 from orionagent import __build__, __version__, render, scriptcommands, usage
 from orionagent.errors import NotRunning, OrionError
-from orionagent.fastpath import version_text, write_all
+from orionagent.fastpath import version_text
 from orionagent.fields import RING_LINES, current, parse_lines, parse_metadata
 from orionagent.ipc import client
 from orionagent.paths import Paths
-from orionagent.request import DONE, FAILED, INTERRUPTED, USAGE, Request, json_line, report, report_error
+from orionagent.request import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    Request,
+    json_line,
+    not_running,
+    put,
+    report,
+    report_error,
+    tell,
+)
 
 WATCH_INTERVAL_S = 2.0
 
@@ -25,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     wants_json = "--json" in usage.settle_log(arguments)
     try:
         if usage.wants_help(arguments):
-            write_all(1, usage.help_text())
+            put(usage.help_text())
             return DONE
         if list(arguments) == ["--version"]:
             arguments = ["version"]
@@ -90,7 +102,7 @@ def status(request: Request) -> int:
             try:
                 show_status(request, clear=not request.wants_json and os.isatty(1))
             except NotRunning as error:
-                report_error(error, request.wants_json)
+                tell(not_running(error), error.code, request.wants_json)
             time.sleep(WATCH_INTERVAL_S)
     except KeyboardInterrupt:
         return DONE
@@ -104,7 +116,7 @@ def show_status(request: Request, *, clear: bool = False) -> int:
     text = data.get("text")
     if not isinstance(text, str):
         text = render.render_status(data, color=request.color, columns=request.columns)
-    write_all(1, ("\x1b[H\x1b[2J" if clear else "") + text)
+    put(("\x1b[H\x1b[2J" if clear else "") + text)
     return DONE
 
 
@@ -135,9 +147,9 @@ def logs(request: Request) -> int:
     entries = [entry for entry in request.call("logs:tail", **params)["entries"] if entry["level"] in accepted]
     entries = entries[len(entries) - wanted :] if len(entries) > wanted else entries
     if request.wants_json:
-        write_all(1, "".join(map(json_line, entries)))
+        put("".join(map(json_line, entries)))
     else:
-        write_all(1, render.render_entries(entries, color=request.color))
+        put(render.render_entries(entries, color=request.color))
     return DONE
 
 
@@ -198,7 +210,7 @@ def completion(request: Request) -> int:
     """`orion completion`."""
     from orionagent.completion import completion as make  # noqa: PLC0415
 
-    write_all(1, make(next(shell for shell in ("bash", "zsh", "fish") if request.options[shell])))
+    put(make(next(shell for shell in ("bash", "zsh", "fish") if request.options[shell])))
     return DONE
 
 

@@ -4,6 +4,7 @@ Must not know any single command.
 """
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from orionagent import render
@@ -34,8 +35,23 @@ class Request:
 
     def show(self, data: object, text: str) -> int:
         """Print `data` as one JSON line where that is wanted, else `text`."""
-        write_all(1, json_line(data) if self.wants_json else text)
+        put(json_line(data) if self.wants_json else text)
         return DONE
+
+
+def put(text: str) -> None:
+    """Write to standard output; blocks while the reader does.
+
+    Raises:
+        BrokenPipeError: the reader has seen enough.
+        OrionError: it takes no more, as on a full disk.
+    """
+    try:
+        write_all(1, text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OrionError(f"cannot write the answer: {error.strerror}") from error
 
 
 def json_line(data: object) -> str:
@@ -46,12 +62,20 @@ def json_line(data: object) -> str:
 
 
 def report(message: str, code: str, status: int, wants_json: bool) -> int:
-    """Say what went wrong on standard error (and as JSON on standard output); return `status`."""
-    if wants_json:
-        write_all(1, json_line({"error": message, "code": code}))
-    color = os.isatty(2) and not os.environ.get("NO_COLOR")
-    write_all(2, render.render_error(message, color=color))
+    """Say what went wrong as `tell` does; return `status`, which tells even where nobody reads the words."""
+    with suppress(OSError, OrionError):
+        tell(message, code, wants_json)
     return status
+
+
+def tell(message: str, code: str, wants_json: bool) -> None:
+    """Say what went wrong on standard error (and as JSON on standard output). Raises OSError, and as `put`."""
+    try:
+        if wants_json:
+            put(json_line({"error": message, "code": code}))
+    finally:
+        color = os.isatty(2) and not os.environ.get("NO_COLOR")
+        write_all(2, render.render_error(message, color=color))
 
 
 def not_running(error: NotRunning) -> str:

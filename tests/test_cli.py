@@ -172,6 +172,46 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(root: Path) -> N
 
 
 @pytest.mark.parametrize(
+    "arguments", [["version"], ["version", "--json"], ["ping"], ["ping", "--json"], ["logs"], ["--help"], ["status"]]
+)
+def test_an_answer_that_finds_no_room_is_said_in_one_line(arguments: list[str], root: Path) -> None:
+    answers = {"ping": ok({"version": "1"}), "logs:tail": ok({"entries": ENTRIES}), "status": ok({"text": "fine\n"})}
+    with ScriptedDaemon(root, {**answers, "version": ok({"version": "1"})}), open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*ORION, *arguments], env=environment(root), stdout=full, stderr=subprocess.PIPE, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"orion: cannot write the answer: No space left on device\n")
+
+
+def without_readers(root: Path, *arguments: str, errors_too: bool = False) -> tuple[int, bytes]:
+    """Run a command whose output nobody reads; return its exit code and what it says on standard error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*ORION, *arguments], env=environment(root), stdout=writer,
+            stderr=writer if errors_too else subprocess.PIPE, timeout=30, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr or b""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["ping"], 3), (["status"], 3), (["nonsense"], 2)])
+def test_a_failure_keeps_its_exit_code_where_nobody_reads(arguments: list[str], code: int, root: Path) -> None:
+    found, errors = without_readers(root, *arguments, "--json")
+    assert found == code
+    assert errors.startswith(b"orion: ")
+    assert b"Traceback" not in errors
+    assert without_readers(root, *arguments, "--json", errors_too=True)[0] == code
+
+
+def test_a_watched_status_ends_with_its_reader_even_without_a_daemon(root: Path) -> None:
+    code, errors = without_readers(root, "status", "--watch", "--json")
+    assert (code, errors.count(b"\n")) == (0, 1)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["status"],

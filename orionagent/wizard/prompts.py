@@ -153,7 +153,7 @@ class PlainPrompts:
 
     def secret(self, question: Question) -> str:
         """Return a line that is not shown."""
-        return getpass.getpass(f"{question.text} ").strip()
+        return read_hidden(f"{question.text} ").strip()
 
     def confirm(self, question: Question, default: bool) -> bool:
         """Return whether the answer is yes."""
@@ -162,6 +162,14 @@ class PlainPrompts:
             if typed in ("", "y", "yes", "n", "no"):
                 return default if not typed else typed.startswith("y")
             say("  yes or no, please")
+
+
+def read_hidden(prompt: str) -> str:
+    """Return a line of the terminal that is not shown. Blocks; Ctrl-C and Ctrl-D raise KeyboardInterrupt."""
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise KeyboardInterrupt from None
 
 
 def _read_line(prompt: str) -> str:

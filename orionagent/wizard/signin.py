@@ -23,7 +23,7 @@ from orionagent.wizard.login import (
     open_page,
     ssh_connection,
 )
-from orionagent.wizard.prompts import Choice, MissingAnswer, Prompts, Question
+from orionagent.wizard.prompts import Choice, MissingAnswer, Prompts, Question, read_hidden
 
 FLAG = "--token=<token> or ORION_TOKEN"
 TRIES = 3
@@ -57,7 +57,7 @@ def find_token(given: str | None, environment: Mapping[str, str]) -> str | None:
         MissingAnswer: standard input holds none.
     """
     if given == "-":
-        typed = getpass.getpass("API token: ") if sys.stdin.isatty() else sys.stdin.readline()
+        typed = read_hidden("API token: ") if sys.stdin.isatty() else sys.stdin.readline()
         if not typed.strip():
             raise MissingAnswer("cannot read the token: standard input is empty; put it there, or give ORION_TOKEN")
         return typed.strip()

@@ -149,6 +149,25 @@ def test_a_token_that_is_typed_for_standard_input_is_not_shown(root: Path, conso
     assert child.exitstatus == 0
 
 
+@pytest.mark.parametrize("option", ["--yes", ""])
+def test_ctrl_d_at_a_hidden_question_is_the_other_way_to_walk_away(option: str, root: Path) -> None:
+    # Without --yes the terminal that can do little asks by numbers: for the way to sign in, then for the token.
+    arguments = ["--token=-", option] if option else []
+    child = spawn(root, "--api-url", "http://127.0.0.1:1", "--project=shop", *arguments, TERM="dumb")
+    try:
+        if not option:
+            child.expect("number")
+            child.send("2\r")
+        child.expect("API token: ")
+        child.sendeof()
+        child.expect(pexpect.EOF)
+        said = str(child.before)
+    finally:
+        child.close(force=True)
+    assert "Traceback" not in said
+    assert child.exitstatus == 130
+
+
 def test_others_can_read_neither_the_new_token_nor_the_old_file(root: Path, console: ConsoleProcess) -> None:
     (root / "etc" / "orion").mkdir(parents=True)
     path = root / "etc" / "orion" / "config.json"
