@@ -19,7 +19,7 @@ from requests.structures import CaseInsensitiveDict
 
 from orionagent import __version__, answers
 from orionagent.config import AgentConfig, api_base, is_loopback
-from orionagent.errors import Refused, Retryable
+from orionagent.errors import BackendError, Refused, Retryable
 from orionagent.wire import HeartbeatAnswer, RemoteCommand
 
 CONNECT_TIMEOUT_S = 5.0
@@ -265,6 +265,9 @@ class Backend:
                 raise
             if response is None:
                 raise Retryable(f"{call}: no answer within {self._total_timeout_s:g} s") from None
+        except BackendError:
+            if response is None:
+                raise  # the caller's own deadline, in the caller's words
         except Exception as error:
             if response is None:
                 raise _translate(call, error) from error

@@ -218,6 +218,14 @@ def test_an_enclosing_timeout_is_not_taken_for_the_calls_own(backend: Backend, f
         post_logs(backend)
 
 
+def test_a_caller_s_own_deadline_keeps_its_words(backend: Backend, faulty: FaultyBackend) -> None:
+    faulty.fail("hang-after-reading")
+    late = Retryable("cannot send the heartbeat: no answer within 0.2 s")
+    with pytest.raises(Retryable) as caught, gevent.Timeout(0.2, late):
+        backend.send_heartbeat(b"{}")
+    assert caught.value.message == late.message
+
+
 # Answers (27, 28, 29)
 
 
