@@ -81,12 +81,16 @@ def clock_skew_s(date: str | None, now_s: float) -> float | None:
 
 def excerpt(body: bytes, token: str) -> str:
     """Return what an answer's body says, in brackets for a message: printable, one short line, without the token."""
-    text = _stated(body) or body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
+    text = one_line(_stated(body) or body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"), token)
+    return f" ({text})" if text else ""
+
+
+def one_line(text: str, token: str | None) -> str:
+    """Return the backend's words as they may be shown: printable, one short line, without the token."""
     if token:
         text = text.replace(token, "***")
     text = _UNPRINTABLE.sub(" ", _BEARER.sub("Bearer ***", text))
-    text = " ".join(text.split())[:EXCERPT_CHARACTERS]
-    return f" ({text})" if text else ""
+    return " ".join(text.split())[:EXCERPT_CHARACTERS]
 
 
 def _stated(body: bytes) -> str | None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from orionagent.answers import one_line
 from orionagent.backend import Backend
 from orionagent.errors import BackendError, Permanent, Refused
 
@@ -130,7 +131,7 @@ def ask(backend: Backend, path: str, shape: Any, fields: object = None, *, token
             raise Permanent(
                 f"cannot read the answer to {path}: {error}; is {backend.base} an Orion backend?"
             ) from error
-    raise refusal(status, said_by(body), path)
+    raise refusal(status, said_by(body, token), path)
 
 
 def refusal(status: int, said: str, path: str) -> BackendError:
@@ -142,13 +143,13 @@ def refusal(status: int, said: str, path: str) -> BackendError:
     return Permanent(f"the backend refuses: {said or f'{path} answers {status}'}", status=status)
 
 
-def said_by(body: bytes) -> str:
-    """Return the sentence in an error body, empty when there is none."""
+def said_by(body: bytes, token: str | None = None) -> str:
+    """Return the sentence in an error body as it may be shown, empty when there is none."""
     try:
         failure = msgspec.json.decode(body, type=_Failure)
     except msgspec.MsgspecError:
         return ""
-    return failure.message or failure.error
+    return one_line(failure.message or failure.error, token)
 
 
 def names(found: Sequence[Project] | Sequence[Source]) -> list[str]:

@@ -10,6 +10,7 @@ from orionagent.config import AgentConfig
 from orionagent.errors import Permanent, Refused, Retryable
 from orionagent.wizard.account import Account, Project, Source, names, refusal, said_by
 from tests.console.process import ConsoleProcess
+from tests.faults.fixtures import FaultyBackend
 
 
 @pytest.fixture
@@ -55,6 +56,17 @@ def test_a_backend_that_is_not_there_is_told_apart_from_one_that_refuses() -> No
     backend = Backend(AgentConfig(apiUrl="http://127.0.0.1:1"), "web1")
     with pytest.raises(Retryable):
         Account(backend, "t").projects()
+    backend.close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_the_backend_s_words_are_shown_without_the_token_and_on_one_line(status: int, faulty: FaultyBackend) -> None:
+    body = r'{"message": "no \u001b[2Jsuch token: s3cret,\nBearer s3cret ' + "x" * 5000 + '"}'
+    faulty.fail("status", status=status, body=body)
+    backend = Backend(faulty.config(), "web1")
+    with pytest.raises((Refused, Permanent), match=r": no \[2Jsuch token: \*\*\*, Bearer \*\*\* x+$") as caught:
+        Account(backend, "s3cret").projects()
+    assert len(caught.value.message) < 250
     backend.close()
 
 
