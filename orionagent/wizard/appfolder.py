@@ -60,9 +60,10 @@ class AppFolder:
             return read_guarded(path, follow=self._follows)
 
     def read(self, name: str) -> str | None:
-        """Return the text of a file in the folder, None when there is none to be read."""
+        """Return the text of a file in the folder, or behind a link there; None when there is none to be read."""
         try:
-            data = self._read(os.path.join(self.path, name))
+            with self._as_owner():
+                data = read_guarded(os.path.join(self.path, name))
         except ConfigError:
             return None
         return None if data is None else data.decode("utf-8", "replace")

@@ -94,6 +94,12 @@ def test_root_adds_no_line_to_what_a_planted_gitignore_leads_to(is_there: bool, 
     assert not is_there or target.read_text(encoding="utf-8") == "root ALL\n"
 
 
+def test_what_only_suggests_a_command_may_be_a_link_everywhere(root: Path, shared: AppFolder) -> None:
+    (root / "package.json").write_text("{}", encoding="utf-8")
+    Path(shared.path, "package.json").symlink_to(root / "package.json")
+    assert shared.read("package.json") == "{}"
+
+
 def test_a_file_that_a_member_laid_ready_is_not_the_members_with_the_token_in_it(shared: AppFolder) -> None:
     path = Path(shared.config_path)
     path.parent.mkdir()
