@@ -14,6 +14,7 @@ from orionagent.errors import NotRunning, OrionError
 from orionagent.fastpath import version_text
 from orionagent.fields import RING_LINES, current, parse_lines, parse_metadata
 from orionagent.ipc import client
+from orionagent.output import put
 from orionagent.paths import Paths
 from orionagent.request import (
     DONE,
@@ -23,7 +24,6 @@ from orionagent.request import (
     Request,
     json_line,
     not_running,
-    put,
     report,
     report_error,
     tell,

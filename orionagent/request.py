@@ -11,6 +11,7 @@ from orionagent import render
 from orionagent.errors import NotRunning, OrionError
 from orionagent.fastpath import terminal, write_all
 from orionagent.ipc import client
+from orionagent.output import put
 from orionagent.paths import Paths
 from orionagent.text import ESCAPES
 
@@ -37,21 +38,6 @@ class Request:
         """Print `data` as one JSON line where that is wanted, else `text`."""
         put(json_line(data) if self.wants_json else text)
         return DONE
-
-
-def put(text: str) -> None:
-    """Write to standard output; blocks while the reader does.
-
-    Raises:
-        BrokenPipeError: the reader has seen enough.
-        OrionError: it takes no more, as on a full disk.
-    """
-    try:
-        write_all(1, text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OrionError(f"cannot write the answer: {error.strerror}") from error
 
 
 def json_line(data: object) -> str:

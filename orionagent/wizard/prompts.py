@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from orionagent.errors import OrionError
+from orionagent.output import put
 from orionagent.text import escape
 
 # Returns what is wrong with an answer, None when nothing is.
@@ -66,9 +67,8 @@ def choose_prompts(*, unattended: bool) -> Prompts:
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Print a line at once. Raises: as `put`."""
+    put(text + "\n")
 
 
 @contextmanager
@@ -173,8 +173,7 @@ def read_hidden(prompt: str) -> str:
 
 
 def _read_line(prompt: str) -> str:
-    sys.stdout.write(prompt)
-    sys.stdout.flush()
+    put(prompt)
     line = sys.stdin.readline()
     if not line:
         raise KeyboardInterrupt  # Ctrl-D is the other way to walk away

@@ -149,6 +149,16 @@ def test_a_token_that_is_typed_for_standard_input_is_not_shown(root: Path, conso
     assert child.exitstatus == 0
 
 
+def test_a_set_up_whose_words_find_no_room_says_so_in_one_line(root: Path, console: ConsoleProcess) -> None:
+    setup(root, "--api-url", console.url, "--project", "shop", "--yes", ORION_TOKEN=console.token)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*ORION, "setup", "--server", "--yes"], env=environment(root), stdin=subprocess.DEVNULL,
+            stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"orion: cannot write the answer: No space left on device\n")
+
+
 @pytest.mark.parametrize("option", ["--yes", ""])
 def test_ctrl_d_at_a_hidden_question_is_the_other_way_to_walk_away(option: str, root: Path) -> None:
     # Without --yes the terminal that can do little asks by numbers: for the way to sign in, then for the token.
