@@ -67,7 +67,6 @@ class Agent:
         self.config_error: str | None = None
         self._ending = False
         self._reaping = False
-        self.hostname = socket.gethostname()
         self._events: SimpleQueue[int | TaskFailed] = SimpleQueue()
         self._tasks = TaskGroup("agent", self._events.put)
         self._notifier = Notifier.from_environment()
@@ -78,7 +77,7 @@ class Agent:
         kept = self._inherited.take("lock")
         self._lock = take_lock(paths) if kept is None else kept
         self.config = self._load_config()
-        self.hostname = self.config.hostname or self.hostname
+        self.hostname = self.config.hostname or socket.gethostname()
 
     # Before anything runs
 
@@ -308,15 +307,20 @@ class Agent:
     def _reload_files(self) -> dict[str, Any]:
         try:
             config = load_agent_config(self.paths)
+            # Before the scripts follow, which may take long: what should not be seen is not to wait for them.
+            self.redactor.reconfigure(config.redact)
             changes: dict[str, Any] = self.supervisor.reload()
         except ConfigError as error:
+            self.redactor.reconfigure(self.config.redact)
             self._note_config_error(error)
             raise
         self.config_error = None
         self._tokens.forget()
         if config != self.config:
             self.config = config
-            self.backend.reconfigure(config)
+            self.hostname = config.hostname or socket.gethostname()
+            self.supervisor.rename_host(self.hostname)
+            self.backend.reconfigure(config, self.hostname)
             self.heartbeat.reconfigure(
                 backend=self.backend if config.token else None,
                 hostname=self.hostname,

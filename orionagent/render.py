@@ -257,6 +257,8 @@ def render_reload(data: Mapping[str, Any]) -> str:
     parts = [
         f"{word}: {', '.join(map(escape, data[word]))}" for word in ("added", "changed", "removed") if data.get(word)
     ]
+    if data.get("config"):
+        parts.append("configuration taken up")
     return ("; ".join(parts) or "reloaded; no script changed") + "\n"
 
 

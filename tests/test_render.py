@@ -237,6 +237,9 @@ def test_outcomes_are_one_line() -> None:
     assert render_outcome(CRASHED) == "nightly-job: backoff (exit code 1; restart in 4s; crash 3 in a row)\n"
     assert render_reload({"changed": ["a"], "added": ["b", "c"], "removed": []}) == "added: b, c; changed: a\n"
     assert render_reload({"changed": [], "added": [], "removed": []}) == "reloaded; no script changed\n"
+    taken = {"changed": ["a"], "added": [], "removed": [], "config": True}
+    assert render_reload(taken) == "changed: a; configuration taken up\n"
+    assert render_reload({**taken, "changed": []}) == "configuration taken up\n"
     replaced = {"changed": [], "added": [], "removed": [], "replacedBy": "1.1.0"}
     assert render_reload(replaced) == "handing over to version 1.1.0; the scripts go on\n"
     assert render_flush({"sent": 3, "remaining": 2, "link": {"state": "retrying"}}) == (

@@ -157,6 +157,12 @@ class Fleet:
             self.try_request(runner, Restart())
         self._heed_limit(config)
 
+    def rename_host(self, hostname: str) -> None:
+        """Let alerts carry another hostname from the next one on."""
+        self._hostname = hostname
+        for runner in self:
+            runner.hostname = hostname
+
     def drop(self, name: str) -> None:
         """End a script and forget all of it; nothing happens where somebody else does that at the same time."""
         runner = self._runners.get(name)

@@ -68,8 +68,17 @@ class Redactor:
     """
 
     def __init__(self, patterns: Sequence[str] | None = None) -> None:
+        self.rules: tuple[Rule, ...] = DEFAULT_RULES
+        self.reconfigure(patterns)
+
+    def reconfigure(self, patterns: Sequence[str] | None) -> None:
+        """Use other patterns from the next line on, for everybody who holds this object.
+
+        Raises:
+            ConfigError: a pattern is no regular expression; the rules stay as they are.
+        """
         if patterns is None:
-            self.rules: tuple[Rule, ...] = DEFAULT_RULES
+            self.rules = DEFAULT_RULES
             return
         rules = []
         for pattern in patterns:

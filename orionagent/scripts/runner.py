@@ -63,7 +63,7 @@ class Runner:
             on_emptied=lambda process: self._inbox.put(_Emptied(process)),
         )
         self._around = surroundings
-        self._hostname = hostname
+        self.hostname = hostname
         self._alert = alert
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._wishes = Wishes()
@@ -223,7 +223,7 @@ class Runner:
             make_alert(
                 ending,
                 due,
-                hostname=self._hostname,
+                hostname=self.hostname,
                 script=self.name,
                 source=self.source,
                 run=f"{process.pid}-{process.start_ticks}" if process is not None else "0",

@@ -198,6 +198,10 @@ class Supervisor:
         """
         return self._editor.reload()
 
+    def rename_host(self, hostname: str) -> None:
+        """Let alerts carry another hostname from the next one on."""
+        self._fleet.rename_host(hostname)
+
     # Looks
 
     def names_of_source(self, source: str | None) -> list[str]:
