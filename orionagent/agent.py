@@ -317,7 +317,7 @@ class Agent:
         self.config_error = None
         self._tokens.forget()
         if config != self.config:
-            self.config = config
+            before, self.config = self.config, config
             self.hostname = config.hostname or socket.gethostname()
             self.supervisor.rename_host(self.hostname)
             self.backend.reconfigure(config, self.hostname)
@@ -326,6 +326,7 @@ class Agent:
                 hostname=self.hostname,
                 interval_ms=config.heartbeatInterval,
                 remote_commands=config.remoteCommands,
+                other_backend=_addressee(config) != _addressee(before),
             )
             changes = {**changes, "config": True}
         # Also when nothing changed: a refused token or route is tried anew on reload.
@@ -349,6 +350,11 @@ class Agent:
         state = pack_state(self.supervisor.to_record())
         descriptors = {**self._kept, "lock": self._lock, "ipc": listener, "state": state}
         upgrade.replace_image(descriptors, self.paths.root)
+
+
+def _addressee(config: AgentConfig) -> tuple[str | None, ...]:
+    """Return what decides whose commands the backend offers."""
+    return config.apiUrl, config.token, config.project
 
 
 def run(paths: Paths, foreground: bool) -> int:

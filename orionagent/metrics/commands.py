@@ -34,8 +34,9 @@ class RemoteCommands:
     """Does what the backend asks for, one command after the other, beside the heartbeat and never in its way.
 
     A command that was done but whose acknowledgement got lost comes again: it is acknowledged again and not
-    repeated. Sole writer of that memory. A command can only start, stop or restart what is defined on this
-    machine; anything else is refused without asking `on_command`.
+    repeated. Sole writer of that memory, which is of one backend: another one numbers its commands anew. A command
+    can only start, stop or restart what is defined on this machine; anything else is refused without asking
+    `on_command`.
     """
 
     def __init__(
@@ -64,29 +65,51 @@ class RemoteCommands:
             return
         if offered is None or offered:
             self._working = True
-            self._tasks.spawn("heartbeat:commands", self._work, backend, hostname, offered)
+            self._tasks.spawn("heartbeat:commands", self._work, backend, hostname, offered, self._outcomes)
 
-    def _work(self, backend: CommandBackend, hostname: str, offered: Sequence[RemoteCommand] | None) -> None:
+    def forget(self) -> None:
+        """Begin anew with another backend; of what the former one asked, only what is under way is finished."""
+        self._outcomes = OrderedDict()
+        self._silent_until_s = 0.0
+
+    def _work(
+        self,
+        backend: CommandBackend,
+        hostname: str,
+        offered: Sequence[RemoteCommand] | None,
+        outcomes: OrderedDict[int, bool],
+    ) -> None:
         try:
-            self._do_all(backend, hostname, offered)
+            self._do_all(backend, hostname, offered, outcomes)
         finally:
             self._working = False
 
-    def _do_all(self, backend: CommandBackend, hostname: str, offered: Sequence[RemoteCommand] | None) -> None:
+    def _do_all(
+        self,
+        backend: CommandBackend,
+        hostname: str,
+        offered: Sequence[RemoteCommand] | None,
+        outcomes: OrderedDict[int, bool],
+    ) -> None:
         try:
             commands = backend.fetch_commands(hostname) if offered is None else offered
         except Unsupported:
-            self._silent_until_s = self._clock() + UNSUPPORTED_PAUSE_S
+            if outcomes is self._outcomes:
+                self._silent_until_s = self._clock() + UNSUPPORTED_PAUSE_S
             return
         except OrionError as error:
             log.debug("cannot fetch remote commands: %s", error)
             return
         for command in commands:
-            ok = self._outcomes.get(command.id)
+            if outcomes is not self._outcomes:
+                return
+            ok = outcomes.get(command.id)
             if ok is None:
-                ok = self._outcomes[command.id] = self._do(command)
-                if len(self._outcomes) > REMEMBERED:
-                    self._outcomes.popitem(last=False)
+                ok = outcomes[command.id] = self._do(command)
+                if len(outcomes) > REMEMBERED:
+                    outcomes.popitem(last=False)
+            if outcomes is not self._outcomes:
+                return  # it would acknowledge a command of the backend that is asked now
             try:
                 backend.ack_command(command.id, ok)
             except OrionError as error:

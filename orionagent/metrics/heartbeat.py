@@ -134,8 +134,14 @@ class Heartbeat:
         hostname: str,
         interval_ms: int,
         remote_commands: bool,
+        other_backend: bool = False,
     ) -> None:
-        """Take up a changed configuration: the next heartbeat leaves at once and begins a new grid."""
+        """Take up a changed configuration: the next heartbeat leaves at once and begins a new grid.
+
+        `other_backend`: what `backend` talks to has changed, so that its commands are other ones.
+        """
+        if other_backend:
+            self._commands.forget()
         self._backend = backend
         self._hostname = hostname
         self._interval_s = interval_ms / 1000
@@ -179,7 +185,8 @@ class Heartbeat:
         self._last_error = None
         self._last_success_s = self._clock()
         if not stopping:
-            self._take(backend, answer)
+            if not self._changed.is_set():  # else the answer may be another backend's; the next beat asks anew
+                self._take(backend, answer)
             self._on_success()
 
     def _take(self, backend: HeartbeatBackend, answer: HeartbeatAnswer) -> None:

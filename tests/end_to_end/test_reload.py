@@ -1,7 +1,7 @@
 """What a reload takes up of config.json while the daemon and its scripts go on."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +107,20 @@ def test_another_hostname_reaches_heartbeats_headers_alerts_and_status(echo: Ech
     echo.configure()
     echo.reload()
     assert echo.daemon.call("status")["hostname"] == os.uname().nodename
+
+
+def test_the_first_command_of_another_backend_is_done(
+    echo: Echo, start_faulty: Callable[..., FaultyBackend], faulty: FaultyBackend
+) -> None:
+    restart = {"id": 1, "type": "restart", "source": "echo"}
+    first = echo.daemon.row("echo")["pid"]
+    faulty.rule(heartbeat_answer={"commands": [restart]})
+    wait_until(lambda: faulty.received().acknowledged, "the command is acknowledged")
+    second = echo.daemon.row("echo")["pid"]
+    assert second != first
+    other = start_faulty()
+    other.rule(heartbeat_answer={"commands": [restart]})
+    echo.configure(apiUrl=other.url)
+    echo.reload()
+    wait_until(lambda: other.received().acknowledged, "the other backend's command is acknowledged")
+    assert echo.daemon.row("echo")["pid"] != second

@@ -237,6 +237,74 @@ def test_a_command_offered_again_is_acknowledged_again_and_done_once(rig: Rig) -
     assert rig.commands == [RESTART]
 
 
+def test_another_backend_s_command_of_the_same_number_is_done(rig: Rig) -> None:
+    rig.heartbeat = rig.build(interval_ms=3_600_000)
+    rig.backend.answer = HeartbeatAnswer(commands=(RESTART,))
+    rig.heartbeat.start()
+    assert rig.backend.acks.get(timeout=DEADLINE_S) == (5, True)
+    reconfigure(rig, other_backend=False)
+    assert rig.backend.acks.get(timeout=DEADLINE_S) == (5, True)
+    assert rig.commands == [RESTART]
+    reconfigure(rig, other_backend=True)
+    assert rig.backend.acks.get(timeout=DEADLINE_S) == (5, True)
+    assert rig.commands == [RESTART, RESTART]
+
+
+def reconfigure(rig: Rig, *, other_backend: bool) -> None:
+    rig.heartbeat.reconfigure(
+        backend=rig.backend,
+        hostname="web-1",
+        interval_ms=3_600_000,
+        remote_commands=True,
+        other_backend=other_backend,
+    )
+
+
+def test_another_backend_is_not_told_of_the_former_one_s_commands(rig: Rig) -> None:
+    rig.heartbeat = rig.build(interval_ms=3_600_000)
+    rig.backend.answer = HeartbeatAnswer(commands=(RESTART, RemoteCommand(id=6, type="stop", source="api")))
+    rig.busy = Event()
+    rig.heartbeat.start()
+    rig.successes.get(timeout=DEADLINE_S)
+    while not rig.commands:
+        gevent.sleep(0.001)
+    rig.backend.answer = HeartbeatAnswer(commands=())
+    reconfigure(rig, other_backend=True)
+    rig.successes.get(timeout=DEADLINE_S)
+    rig.busy.set()
+    rig.heartbeat.stop()
+    assert rig.commands == [RESTART]
+    assert rig.backend.acks.empty()
+
+
+def test_an_answer_that_comes_after_the_change_of_backend_brings_no_command(rig: Rig) -> None:
+    rig.heartbeat = rig.build(interval_ms=3_600_000)
+    former, rig.backend = rig.backend, ScriptedBackend()
+    former.answer = HeartbeatAnswer(commands=(RESTART,))
+    former.hold = Event()
+    rig.heartbeat.start()
+    former.next_body()
+    reconfigure(rig, other_backend=True)
+    former.hold.set()
+    for _ in range(2):
+        rig.successes.get(timeout=DEADLINE_S)
+    rig.heartbeat.stop()
+    assert rig.commands == []
+    assert former.acks.empty()
+
+
+def test_another_backend_is_asked_for_commands_though_the_former_one_had_none_of_them(rig: Rig) -> None:
+    rig.heartbeat = rig.build(interval_ms=3_600_000)
+    rig.backend.answer = HeartbeatAnswer()
+    rig.backend.waiting = Unsupported("no such route")
+    rig.heartbeat.start()
+    while not rig.backend.fetches:
+        gevent.sleep(0.001)
+    rig.backend.waiting = (RESTART,)
+    reconfigure(rig, other_backend=True)
+    assert rig.backend.acks.get(timeout=DEADLINE_S) == (5, True)
+
+
 def test_a_long_command_keeps_neither_the_grid_nor_itself_waiting(rig: Rig) -> None:
     rig.backend.answer = HeartbeatAnswer(commands=(RESTART,))
     rig.busy = Event()
