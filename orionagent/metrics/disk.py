@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import gevent
 from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
 from orionagent.metrics.mounts import Filesystem, real_filesystems
@@ -26,7 +27,8 @@ class DiskProbe:
     """Asks every real filesystem for its size in the thread pool, and waits for all of them together.
 
     Sole writer of its record of unanswered questions: a filesystem is asked again only when it has answered
-    the last time, and at most `MAX_STUCK` questions are open at once. `statvfs` and `mountinfo` are seams.
+    the last time, and at most `MAX_STUCK` questions are open at once, however many greenlets read: one of them asks,
+    the others share what it finds. `statvfs` and `mountinfo` are seams.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class DiskProbe:
         self._statvfs = statvfs
         self._deadline_s = deadline_s
         self._pool = pool
+        self._turn = BoundedSemaphore(1)
+        self._found: Mapping[Filesystem, os.statvfs_result] = {}
         self._stuck: dict[str, AsyncResult[os.statvfs_result]] = {}
         self._table = ""
         self._filesystems: tuple[Filesystem, ...] = ()
@@ -53,7 +57,8 @@ class DiskProbe:
     def read(self) -> Disk | None:
         """Return the disks' figures; None when none can be read. Blocks at most `deadline_s`.
 
-        A filesystem that does not answer, or answers with an error, is left out.
+        A filesystem that does not answer, or answers with an error, is left out. While another greenlet reads,
+        its figures are waited for and returned.
         """
         try:
             with open(self._mountinfo, encoding="utf-8", errors="surrogateescape") as file:
@@ -63,7 +68,14 @@ class DiskProbe:
             return None
         if table != self._table:  # parsing anew at every heartbeat would cost most of it
             self._table, self._filesystems = table, real_filesystems(table)
-        return summarise(self._sizes())
+        return summarise(self._share_sizes())
+
+    def _share_sizes(self) -> Mapping[Filesystem, os.statvfs_result]:
+        before = self._found
+        with self._turn:
+            if self._found is before:  # nobody's look has ended since we came: it is ours to look
+                self._found = self._sizes()
+            return self._found
 
     def _sizes(self) -> dict[Filesystem, os.statvfs_result]:
         self._stuck = {path: answer for path, answer in self._stuck.items() if not answer.ready()}

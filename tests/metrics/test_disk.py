@@ -162,6 +162,39 @@ def test_a_machine_full_of_dead_filesystems_does_not_use_up_the_threads(
     assert probe.read() is not None
 
 
+def test_many_who_read_at_once_open_no_more_questions_than_one_and_wait_no_longer(
+    root: Path, pool: ThreadPool, hanging: tuple[Hang, Callable[[], None]]
+) -> None:
+    statvfs, _ = hanging
+    asked: list[str] = []
+
+    def note(path: str) -> os.statvfs_result:
+        asked.append(path)
+        return statvfs(path)
+
+    probe = DiskProbe(mountinfo=mount_table(root, "/", "/hung"), statvfs=note, deadline_s=0.2, pool=pool)
+    readers = [gevent.spawn(probe.read) for _ in range(12)]
+    gevent.joinall(readers, timeout=10)
+    for reader in readers:
+        disk = reader.get(block=False)
+        assert disk is not None
+        assert [mount.path for mount in disk.mounts] == ["/"]
+    assert sorted(asked) == ["/", "/hung"]
+    assert pool.size <= MAX_STUCK
+
+
+def test_a_reader_that_is_killed_leaves_the_turn_to_the_next(
+    root: Path, pool: ThreadPool, hanging: tuple[Hang, Callable[[], None]]
+) -> None:
+    statvfs, release = hanging
+    probe = DiskProbe(mountinfo=mount_table(root, "/", "/hung"), statvfs=statvfs, deadline_s=30, pool=pool)
+    first, second = gevent.spawn(probe.read), gevent.spawn(probe.read)
+    gevent.sleep(0)
+    first.kill()
+    release()
+    assert second.get(timeout=10) is not None
+
+
 def test_a_filesystem_that_refuses_is_left_out(root: Path) -> None:
     def statvfs(path: str) -> os.statvfs_result:
         if path == "/srv":
