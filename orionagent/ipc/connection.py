@@ -77,20 +77,23 @@ class Connection:
 
     def _read_all(self) -> None:
         framing: Framing | None = None
+        due_s: float | None = None  # when the message that has begun must be whole; only a whole one moves it
         while not self._broken:
-            waiting = framing is not None and framing.pending
-            self._peer.settimeout(self._partial_timeout_s if waiting else None)
+            # What is there already is read also when the time is up: we may be the ones who are late.
+            # A timer of our own: the socket's would hold for answers that are being sent meanwhile, too.
+            left_s = None if due_s is None else max(due_s - time.monotonic(), 0.0)
             try:
-                chunk = self._peer.recv(CHUNK)
+                with gevent.Timeout(left_s, TimeoutError):
+                    chunk = self._peer.recv(CHUNK)
             except TimeoutError:
-                if framing is not None:
-                    self._send(framing.error(None, Timeout.code, "the rest of the request has not come; send it whole"))
+                self._refuse_rest(framing)
                 return
             if not chunk:
                 return
             if framing is None:
                 framing = framing_for(chunk)
             for message in framing.feed(chunk):
+                due_s = None
                 self._accept(framing, message)
                 if isinstance(message, Malformed) and message.fatal:
                     return
@@ -98,6 +101,17 @@ class Connection:
                 gevent.sleep(0)
             # Nor may one endless message.
             gevent.sleep(0)
+            if not framing.pending:
+                due_s = None
+            elif due_s is None:
+                due_s = time.monotonic() + self._partial_timeout_s
+            elif time.monotonic() >= due_s:
+                self._refuse_rest(framing)
+                return
+
+    def _refuse_rest(self, framing: Framing | None) -> None:
+        if framing is not None:
+            self._send(framing.error(None, Timeout.code, "the rest of the request has not come; send it whole"))
 
     def _accept(self, framing: Framing, request: Request | Malformed) -> None:
         """Give the request a greenlet; blocks while too many of this connection are at work."""

@@ -218,6 +218,48 @@ def test_half_a_message_is_not_waited_for_without_end(path: str) -> None:
         assert talk.is_closed()
 
 
+def test_bytes_that_trickle_do_not_put_the_end_off(path: str) -> None:
+    with Talk(path) as talk, Talk(path) as rpc:
+        talk.send(b'{"cmd":"')
+        rpc.send(b"\x94\x00\x01\xdb\x00\x00\x40\x00")
+        dripping = gevent.spawn(drip, talk, rpc)
+        with gevent.Timeout(20):
+            assert talk.read_line()["code"] == "timeout"
+            assert rpc.read_message()[2]["code"] == "timeout"
+        dripping.kill()
+
+
+def drip(*talks: Talk) -> None:
+    """Send a byte more on each connection, much more often than the daemon's patience lasts, until it closes."""
+    left = list(talks)
+    while left:
+        gevent.sleep(0.05)
+        for talk in list(left):
+            try:
+                talk.send(b"x")
+            except OSError:
+                left.remove(talk)
+
+
+def test_whole_messages_move_the_end_of_the_half_one_behind_them(path: str) -> None:
+    request = b'{"cmd":"echo","name":"a"}\n'
+    with Talk(path) as talk:
+        talk.send(request[:9])
+        for _ in range(20):  # each wait is a sixth of the daemon's patience, together they are three times as long
+            gevent.sleep(0.05)
+            talk.send(request[9:] + request[:9])
+            assert talk.read_line()["ok"]
+
+
+def test_a_follower_that_only_reads_is_not_timed_out(path: str, service: Service) -> None:
+    with Talk(path) as talk:
+        talk.send(b'{"cmd":"quiet"}\n')
+        assert talk.read_line()["data"] == {"entry": 1}
+        gevent.sleep(0.6)  # twice the daemon's patience with half a request
+        service.gate.set()
+        assert talk.read_line()["data"] == {"entry": 2}
+
+
 def test_bytes_that_are_no_message_pack_close_the_connection(path: str) -> None:
     with Talk(path) as talk:
         talk.send(b"\x94\xc1")
