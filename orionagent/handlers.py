@@ -26,6 +26,8 @@ MAX_LOG_BYTES = 256 * 1024  # as long as a line of a script before it is split
 MAX_METADATA_DEPTH = 32
 MAX_SOURCE_CHARS = 128
 MAX_FREE_SOURCES = 256  # the recent entries of each are kept in memory
+MAX_STRANGERS_SOURCES = MAX_FREE_SOURCES // 2  # names are never given back: nobody's flood may take them all
+FREE_FOR_ALL = "cli"  # the source of those who name none; it takes nobody's place
 MASK = "***"
 
 
@@ -59,7 +61,7 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     level: str
     message: str
-    source: str = "cli"
+    source: str = FREE_FOR_ALL
     tags: list[str] = []
     metadata: dict[str, Any] | None = None
 
@@ -102,6 +104,7 @@ class _Handlers:
         self._supervisor = services.supervisor
         self._shipper = services.shipper
         self._free_sources: set[str] = set()
+        self._strangers_sources = 0
 
     def ping(self, params: Nothing, caller: Caller) -> Row:
         return {"pong": True, "version": __version__}
@@ -143,7 +146,7 @@ class _Handlers:
         extra = self._extra(params)
         if len(params.message.encode("utf-8", "replace")) > MAX_LOG_BYTES:
             raise BadRequest(f"cannot log: the message is over {MAX_LOG_BYTES} bytes; split it")
-        self._check_source(params.source)
+        self._check_source(params.source, caller)
         seq = self._shipper.offer(
             Batch(
                 source=params.source,
@@ -185,16 +188,23 @@ class _Handlers:
                 return {key: self._redact_all(item, depth + 1) for key, item in value.items()}
         return value
 
-    def _check_source(self, source: str) -> None:
+    def _check_source(self, source: str, caller: Caller) -> None:
         if not source or len(source) > MAX_SOURCE_CHARS or not source.isprintable():
             raise BadRequest(f"cannot log: a source is 1 to {MAX_SOURCE_CHARS} printable characters")
-        if source in self._free_sources or self._supervisor.names_of_source(source):
+        if source == FREE_FOR_ALL or source in self._free_sources or self._supervisor.names_of_source(source):
             return
+        stranger = caller.access < Access.OPERATOR
+        if stranger and self._strangers_sources >= MAX_STRANGERS_SOURCES:
+            raise Busy(
+                f"cannot log: over {MAX_STRANGERS_SOURCES} different sources of users who are no operators since the"
+                " start; use a script's or `cli`"
+            )
         if len(self._free_sources) >= MAX_FREE_SOURCES:
             raise Busy(
                 f"cannot log: over {MAX_FREE_SOURCES} different sources since the start; use a script's or `cli`"
             )
         self._free_sources.add(source)
+        self._strangers_sources += stranger
 
     def script_list(self, params: Nothing, caller: Caller) -> Row:
         return {"scripts": list(self._supervisor.rows())}

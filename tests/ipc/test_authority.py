@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
-from orionagent.handlers import make_commands
+from orionagent.handlers import MAX_FREE_SOURCES, MAX_STRANGERS_SOURCES, make_commands
 from orionagent.ipc.access import Access
 from orionagent.ipc.server import KEPT_FOR_OPERATORS, LOG_BURST, MOST_CONNECTIONS
 from orionagent.paths import Paths
@@ -143,6 +143,20 @@ def test_values_of_the_environment_are_for_owners_and_last_lines_for_operators(f
     assert seen == ["***", "***", "hunter2"]
     lines = [answer["data"]["lastLines"] for answer in (looking, operating, owning)]
     assert lines == [[], ["the last line"], ["the last line"]]
+
+
+def test_a_user_who_takes_source_after_source_leaves_half_of_them_to_operators(fixture: Fixture) -> None:
+    entry = {"cmd": "log", "level": "info", "message": "x"}
+    taken = [{**entry, "source": f"s{number}"} for number in range(MAX_FREE_SOURCES)]
+    answers = ask_as_stranger(fixture.path, [*taken, taken[0], entry])
+    refused = [answer for answer in answers if not answer["ok"]]
+    assert [answer["code"] for answer in refused] == ["busy"] * (MAX_FREE_SOURCES - MAX_STRANGERS_SOURCES)
+    assert "operators" in refused[0]["error"]
+    (operating,) = ask_as_stranger(fixture.path, [{**entry, "source": "deploy"}], groups=[OPERATORS.gr_gid])
+    assert operating["ok"], operating
+    with fixture.connect() as talk:
+        owning = [talk.ask(**entry, source=f"root{n}").get("code", "ok") for n in range(MAX_STRANGERS_SOURCES)]
+    assert owning == [*["ok"] * (MAX_STRANGERS_SOURCES - 1), "busy"]
 
 
 def test_a_user_who_logs_without_pause_is_slowed_down_and_root_is_not(fixture: Fixture) -> None:

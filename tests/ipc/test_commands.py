@@ -67,6 +67,7 @@ def test_sources_out_of_thin_air_are_bounded_and_those_of_scripts_are_not(paths:
             assert talk.ask(cmd="log", level="info", message="x", source=f"s{number}")["ok"]
         assert talk.ask(cmd="log", level="info", message="x", source="one-more")["code"] == "busy"
         assert talk.ask(cmd="log", level="info", message="x", source="s0")["ok"]
+        assert talk.ask(cmd="log", level="info", message="x")["ok"]
         assert talk.ask(cmd="log", level="info", message="x", source="api-backend-source")["ok"]
 
 
