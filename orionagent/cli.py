@@ -143,9 +143,9 @@ def logs(request: Request) -> int:
     if options["<name>"]:
         params["name"] = options["<name>"][0]
     if follow:
-        return follow_logs(request, params, accepted)
+        return follow_logs(request, params, accepted, wanted)
     entries = [entry for entry in request.call("logs:tail", **params)["entries"] if entry["level"] in accepted]
-    entries = entries[len(entries) - wanted :] if len(entries) > wanted else entries
+    entries = last_of(entries, wanted)
     if request.wants_json:
         put("".join(map(json_line, entries)))
     else:
@@ -153,13 +153,24 @@ def logs(request: Request) -> int:
     return DONE
 
 
-def follow_logs(request: Request, params: dict[str, Any], accepted: Sequence[str]) -> int:
-    """Print entries as they come until Ctrl-C or the daemon's end."""
+def last_of(entries: list[dict[str, Any]], wanted: int) -> list[dict[str, Any]]:
+    """Return the last `wanted` entries; 0 are none."""
+    return entries[max(len(entries) - wanted, 0) :]
+
+
+def follow_logs(request: Request, params: dict[str, Any], accepted: Sequence[str], wanted: int) -> int:
+    """Print the last `wanted` entries and then all that come, until Ctrl-C or the daemon's end."""
+    past: list[dict[str, Any]] = []
     try:
         for reply in client.stream(request.paths.socket, "logs:tail", follow=True, **params):
-            entry = reply["entry"]
+            entry, left = reply["entry"], reply.get("pastLeft")
             if entry["level"] in accepted:
-                request.show(entry, render.render_entries([entry], color=request.color))
+                past.append(entry)
+            if left:  # how many of them are wanted is known at the end of the past
+                continue
+            for each in past if left is None else last_of(past, wanted):
+                request.show(each, render.render_entries([each], color=request.color))
+            past.clear()
     except KeyboardInterrupt:
         return DONE
     raise NotRunning("cannot follow the logs any further: the daemon has closed the connection")

@@ -273,8 +273,8 @@ class _Handlers:
 def _follow(past: Sequence[Row], follower: FollowerLike, wall: Callable[[], float]) -> Generator[Sequence[Row]]:
     """Yield entries as they come, several at a time; says in an entry of its own when some were skipped."""
     try:
-        if past:
-            yield [{"entry": entry} for entry in past]
+        if past:  # whoever wants a part of it has to know where it ends
+            yield [{"entry": entry, "pastLeft": len(past) - n} for n, entry in enumerate(past, start=1)]
         told = 0
         while entries := follower.next():
             if follower.lost > told:

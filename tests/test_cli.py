@@ -147,6 +147,29 @@ def test_followed_logs_are_shown_until_the_daemon_ends(root: Path) -> None:
     assert "closed the connection" in errors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--level=warn", "--lines=1"], ["T3", "T4"]),
+        (["--level=warn", "--lines=0"], ["T4"]),
+        (["--level=warn"], ["T2", "T3", "T4"]),
+        (["--level=fatal", "--lines=5"], []),
+        (["--lines=3"], ["T1", "T2", "T3", "T4", "T5"]),
+    ],
+)
+def test_a_followed_level_begins_with_as_many_lines_as_are_wanted(
+    arguments: list[str], shown: list[str], root: Path
+) -> None:
+    past = [ok({"entry": entry, "pastLeft": left}) for left, entry in zip((2, 1, 0), ENTRIES, strict=True)]
+    new = [ok({"entry": {**ENTRIES[1], "timestamp": "T4"}}), ok({"entry": {**ENTRIES[0], "timestamp": "T5"}})]
+    with ScriptedDaemon(root, {"logs:tail": [*past, *new]}):
+        _, output, _ = orion(root, "logs", "--follow", *arguments)
+        _, as_json, _ = orion(root, "logs", "--follow", "--json", *arguments)
+    assert [line.split()[0] for line in output.splitlines()] == shown
+    found = [json.loads(line) for line in as_json.splitlines()]
+    assert [line["timestamp"] for line in found if "timestamp" in line] == shown
+
+
 def test_following_ends_well_on_ctrl_c(root: Path) -> None:
     with ScriptedDaemon(root, {"logs:tail": ok({"entry": ENTRIES[0]})}):
         process = subprocess.Popen([*ORION, "logs", "--follow"], env=environment(root), stdout=subprocess.PIPE)

@@ -137,6 +137,17 @@ def test_tail_gives_the_last_lines_of_a_script_of_a_source_or_of_all(paths: Path
     assert (unknown["code"], unknown["error"]) == ("not-found", "Script not found: nobody")
 
 
+def test_a_follower_is_told_where_the_past_ends(paths: Paths) -> None:
+    with serving(paths) as fixture, fixture.connect() as talk:
+        fixture.entries.past = [make_entry(number, "old") for number in range(3)]
+        talk.send(b'{"cmd":"logs:tail","follow":true}\n')
+        past = [talk.read_line()["data"] for _ in range(3)]
+        fixture.entries.followers[0].put(make_entry(3, "new"))
+        new = talk.read_line()["data"]
+    assert [(item["entry"]["seq"], item["pastLeft"]) for item in past] == [(0, 2), (1, 1), (2, 0)]
+    assert (new["entry"]["seq"], "pastLeft" in new) == (3, False)
+
+
 def test_a_follower_gets_the_past_then_what_comes_and_word_of_what_it_missed(paths: Paths) -> None:
     with serving(paths) as fixture, fixture.connect() as talk:
         talk.send(b'{"cmd":"logs:tail","follow":true,"id":5}\n')
