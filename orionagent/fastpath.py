@@ -10,6 +10,7 @@ from orionagent import __build__, __version__
 
 LEVELS = ("trace", "verbose", "debug", "info", "warn", "error", "fatal")
 TIMEOUT_S = 10.0
+INTERRUPTED = 130
 
 
 class _Strict:
@@ -27,7 +28,7 @@ class _Strict:
 def answer(arguments: list[str]) -> None:
     """Answer and leave the process by `posix._exit`, or return with nothing done.
 
-    Blocks for at most `TIMEOUT_S` per read.
+    Blocks for at most `TIMEOUT_S` per read; for the answer to `log` as long as the daemon lives, like `cli`.
     """
     try:
         text = find_answer(arguments)
@@ -36,6 +37,8 @@ def answer(arguments: list[str]) -> None:
         write_all(1, text)
     except (OSError, ValueError, StopIteration):
         return
+    except KeyboardInterrupt:
+        posix._exit(INTERRUPTED)
     posix._exit(0)
 
 
@@ -48,7 +51,7 @@ def find_answer(arguments: list[str]) -> str | None:
     match arguments:
         case ["log", level, first, *_] if level in LEVELS and first != "--":
             message = " ".join(arguments[2:])
-            reply = exchange(f'{{"cmd":"log","level":"{level}","message":{quote(message)}}}\n')
+            reply = exchange(f'{{"cmd":"log","level":"{level}","message":{quote(message)}}}\n', once=True)
             return "" if reply.get("ok") is True else None
         case ["status"]:
             color, columns = terminal()
@@ -114,8 +117,10 @@ def socket_path() -> bytes:
     return root.rstrip(b"/") + b"/run/orion/agent.sock"
 
 
-def exchange(request: str) -> dict[str, object]:
+def exchange(request: str, *, once: bool = False) -> dict[str, object]:
     """Send one request line and return the daemon's reply.
+
+    `once`: no reply is too late, for the request would be sent again, and carried out again, if we gave it up.
 
     Raises:
         OSError: no daemon, or none that answers in time.
@@ -129,6 +134,8 @@ def exchange(request: str) -> dict[str, object]:
         connection.settimeout(TIMEOUT_S)
         connection.connect(path)
         connection.sendall(request.encode())
+        if once:
+            connection.settimeout(None)
         line = b""
         while not line.endswith(b"\n"):
             chunk = connection.recv(65536)

@@ -4,11 +4,13 @@ import fcntl
 import os
 import pty
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -221,6 +223,47 @@ def test_a_good_answer_is_asked_for_once(root: Path) -> None:
             code, _, errors = run(FAST, arguments, root)
             assert (code, errors) == (0, b"")
             assert len(daemon.take_requests()) == 1
+
+
+IMPATIENT = """
+import sys
+from orionagent import cli, fastpath
+fastpath.TIMEOUT_S = 0.1
+fastpath.answer(sys.argv[1:])
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_log_entry_that_is_taken_late_is_sent_once(root: Path) -> None:
+    with ScriptedDaemon(root, {"log": {"together": 2, "reply": ok({"seq": 7})}}) as daemon:
+        environment = {"ORION_ROOT": str(root), "PATH": os.environ["PATH"]}
+        command = [sys.executable, "-I", "-c", IMPATIENT, "log", "info", "x"]
+        with subprocess.Popen(command, env=environment) as process:
+            wait_for_question(daemon)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)  # ten times as long as any other answer is waited for
+            code, _, _ = run(SLOW, ["log", "info", "second"], root)
+            assert (code, process.wait(30)) == (0, 0)
+        assert [asked["message"] for asked in daemon.take_requests()] == ["x", "second"]
+
+
+@pytest.mark.parametrize("command", [FAST, SLOW])
+def test_ctrl_c_ends_the_wait_for_the_answer_quietly(command: list[str], root: Path) -> None:
+    with ScriptedDaemon(root, {"log": {"together": 2, "reply": ok({"seq": 7})}}) as daemon:
+        environment = {"ORION_ROOT": str(root), "PATH": os.environ["PATH"]}
+        with subprocess.Popen([*command, "log", "info", "x"], env=environment, stderr=subprocess.PIPE) as process:
+            wait_for_question(daemon)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (130, b"")
+
+
+def wait_for_question(daemon: ScriptedDaemon) -> None:
+    """Return when the daemon has been asked."""
+    end = time.monotonic() + 30
+    while not daemon.record.stat().st_size:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("arguments", [["log", "info", "x"], ["status"], ["version"], ["ping"]])
