@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
+from gevent.lock import BoundedSemaphore  # noqa: E402
 from gevent.queue import SimpleQueue  # noqa: E402
 
 from orionagent import __version__, agentlog, upgrade  # noqa: E402
@@ -67,6 +68,7 @@ class Agent:
         self.config_error: str | None = None
         self._ending = False
         self._reaping = False
+        self._reload_turn = BoundedSemaphore(1)
         self._events: SimpleQueue[int | TaskFailed] = SimpleQueue()
         self._tasks = TaskGroup("agent", self._events.put)
         self._notifier = Notifier.from_environment()
@@ -300,7 +302,9 @@ class Agent:
                 log.info("replacing this program by version %s", version)
                 self._tasks.spawn("replace", self._replace)
                 return {"changed": [], "added": [], "removed": [], "replacedBy": version}
-            return self._reload_files()
+            # One at a time: one that fails puts back what was in force before it, not before another one.
+            with self._reload_turn:
+                return self._reload_files()
         finally:
             self._notifier.ready()
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from tests.end_to_end.daemon import Daemon, wait_until
 from tests.faults.fixtures import FaultyBackend
 
 WAITING = "read line < prompt; exit 7"
+QUICK = {"stopTimeout": 1000}
 
 
 class Echo:
@@ -25,11 +27,11 @@ class Echo:
         # For reading too: whoever opens a fifo for writing alone waits for its reader.
         self._lines = os.open(folder / "lines", os.O_RDWR)
 
-    def configure(self, **config: Any) -> None:
-        """Write config.json with these keys beside those that every test needs."""
+    def configure(self, fragile: str = WAITING, **config: Any) -> None:
+        """Write config.json with these keys beside those that every test needs, and what one script runs."""
         scripts: list[dict[str, Any]] = [
             {"name": "echo", "command": "cat lines", "cwd": str(self.folder)},
-            {"name": "fragile", "command": WAITING, "cwd": str(self.folder), "autoRestart": False},
+            {"name": "fragile", "command": fragile, "cwd": str(self.folder), "autoRestart": False, **QUICK},
         ]
         base = {"token": "t", "apiUrl": self.backend.url, "heartbeatInterval": 1000}
         self.daemon.configure({**base, **config}, scripts)
@@ -94,6 +96,20 @@ def test_rules_of_a_reload_that_fails_are_not_in_force(echo: Echo) -> None:
     Path(echo.daemon.paths.scripts).write_text("[", encoding="utf-8")
     assert echo.daemon.cli("reload").returncode == 1
     assert echo.say("pin 1234") == "pin 1234"
+
+
+def test_a_reload_that_fails_during_another_one_does_not_undo_it(echo: Echo) -> None:
+    stubborn = f"trap '' TERM; echo deaf; {WAITING}"
+    echo.configure(stubborn)
+    echo.reload()
+    wait_until(lambda: "deaf" in echo.daemon.call("script:show", name="fragile")["lastLines"], "a script without ears")
+    echo.configure(redact=["[0-9]{4}"])
+    first = gevent.spawn(echo.daemon.cli, "reload")
+    wait_until(lambda: echo.daemon.row("fragile")["phase"] == "stopping", "a reload under way")
+    Path(echo.daemon.paths.config).write_text("{", encoding="utf-8")
+    assert echo.daemon.cli("reload").returncode == 1
+    assert first.get(timeout=30).returncode == 0
+    assert echo.say("pin 1234") == "pin [redacted]"
 
 
 def test_another_hostname_reaches_heartbeats_headers_alerts_and_status(echo: Echo) -> None:
