@@ -132,7 +132,7 @@ def test_a_stop_names_what_even_kill_does_not_end_and_is_done_once_that_ends(hou
     wait_for(lambda: (freezer / "freezer.state").read_text().strip() == "FROZEN", "the frost")
     stopper = gevent.spawn(house.supervisor.stop, "stuck")
     wait_for(lambda: house.row("stuck")["note"], "word of what cannot be ended")
-    assert house.row("stuck")["note"] == f"cannot end pid {pid}: in uninterruptible sleep"
+    assert house.row("stuck")["note"] == f"cannot end pid {pid}: in uninterruptible sleep, or not ours to signal"
     assert house.row("stuck")["phase"] == "stopping"
     (freezer / "freezer.state").write_text("THAWED")
     assert stopper.get(timeout=30)["phase"] == "stopped"
