@@ -49,9 +49,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     remarks: list[str]
 
     def __str__(self) -> str:
+        kills = f"rounds {self.rounds}: agent killed {self.agent_kills}, backend killed {self.backend_kills}, "
         return (
-            f"rounds {self.rounds}: agent killed {self.agent_kills}, backend killed {self.backend_kills}, "
-            f"instances {self.instances}\n"
+            f"{kills if self.rounds else ''}instances {self.instances}\n"
             f"  lines written {self.written}, received {self.received}, lost {self.lost}\n"
             f"  twice {self.twice}, out of order {self.late} after de-duplication ({self.resent} resent)\n"
             f"  reported drops {self.reported} (droppedTotal {self.counted}), unexplained gaps {self.unexplained}"

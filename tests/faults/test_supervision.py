@@ -48,7 +48,7 @@ def assert_whole(outcome: Outcome) -> None:
 
 
 def show(what: str, outcome: Outcome, *more: str) -> None:
-    print(f"\n{what}", f"  {outcome}".replace("rounds 0: ", ""), *(f"  {line}" for line in more), sep="\n")
+    print(f"\n{what}", f"  {outcome}", *(f"  {line}" for line in more), sep="\n")
 
 
 def longest_gap_s(moments: list[float], begin: float, end: float) -> float:
