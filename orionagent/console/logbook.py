@@ -13,7 +13,6 @@ import msgspec
 
 from orionagent.console.reader import Reader
 from orionagent.console.store import EARLIEST_MS, LATEST_MS, Store, iso
-from orionagent.wire import LEVELS
 
 PARTIAL, DAMAGED = 1, 2
 SEARCH_LIMIT = 10_000
@@ -196,16 +195,6 @@ class Logbook:
                 total[row["hour"], row["level"]] += row["count"]
         return total
 
-    def count_recent(self, source_ids: Sequence[int], level: str, since_ms: int) -> int:
-        """Return how many entries of one level came since `since_ms`."""
-        return sum(
-            self._store.scalar(
-                "SELECT count(*) FROM logs WHERE source_id = ? AND at >= ? AND level = ?",
-                *(source_id, since_ms, level),
-            )
-            for source_id in source_ids
-        )
-
 
 def _search(connection: sqlite3.Connection, wanted: Filter) -> list[dict[str, Any]]:
     clauses, values = _conditions(wanted)
@@ -271,8 +260,3 @@ def log_shape(row: sqlite3.Row) -> dict[str, Any]:
     if row["flags"] & DAMAGED:
         shape["damaged"] = True
     return shape
-
-
-def zero_counts() -> dict[str, int]:
-    """Return a zero for every level the clients know."""
-    return dict.fromkeys(LEVELS, 0)

@@ -36,11 +36,6 @@ class Surroundings(NamedTuple):
     uid: int = -1
     login_wait_s: float = WAIT_S
 
-    @property
-    def is_root(self) -> bool:
-        """Tell whether this is root."""
-        return self.uid == 0
-
 
 class Person(NamedTuple):
     """Somebody who has signed in. `sees_projects` is false for a token that is only good for sending."""
